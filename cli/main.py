@@ -1,0 +1,48 @@
+"""Assembles the command ``swiftdiff``: one line a command, and errors as one line instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import swiftdiff
+from swiftdiff.errors import SwiftdiffError
+
+app = typer.Typer(
+    name="swiftdiff",
+    help="Serve traces of text-to-image requests with ControlNets and LoRAs, and see what each part costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"swiftdiff {swiftdiff.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 some requests failed, 2 a mistake of the user, 130 Ctrl-C.
+
+    Args:
+        arguments: What follows ``swiftdiff``; None is the process's own arguments.
+    """
+    try:
+        app(args=arguments, prog_name="swiftdiff")
+    except SwiftdiffError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)

@@ -1,0 +1,117 @@
+"""Owns the system config: strict TOML, validated once into frozen models."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from swiftdiff.errors import ConfigError
+from swiftdiff.validation import describe
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+SchedulerName = Literal["euler", "dpmpp_2m", "ddim"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class AdapterStoreConfig(_Strict):
+    """Where adapters come from, and how far away that is.
+
+    Attributes:
+        url: Any fsspec URL or a folder; a relative folder counts from the config file. None is the model's own
+            adapters.
+        latency_ms: Emulated time to the first byte of each fetch.
+        bandwidth_mb_s: Emulated bandwidth in megabytes (10^6) a second; None is unlimited.
+    """
+
+    url: Annotated[str, Field(min_length=1)] | None = None
+    latency_ms: Annotated[float, Field(ge=0)] = 0.0
+    bandwidth_mb_s: Annotated[float, Field(gt=0)] | None = None
+
+
+class DiffusersConfig(_Strict):
+    """Options of the stock baseline.
+
+    Attributes:
+        fuse_lora: Fuse LoRAs into the weights before denoising, as diffusers recommends for speed.
+        channels_last: Keep the UNet and ControlNets in channels-last memory format.
+        compile: Compile the UNet with ``torch.compile``; slow to start and rarely faster on a CPU.
+        max_cached_controlnets: ControlNets kept in memory between requests, least recently used out first.
+    """
+
+    fuse_lora: bool = True
+    channels_last: bool = False
+    compile: bool = False
+    max_cached_controlnets: Annotated[int, Field(ge=0)] = 8
+
+
+class ServingConfig(_Strict):
+    """One way of serving a trace.
+
+    Attributes:
+        name: How tables call this system.
+        engine: Which system serves.
+        model: Embedded model or preset by name, a diffusers folder, a single file or a hub id.
+        device: A torch device, such as ``cpu`` or ``cuda:0``.
+        dtype: Type of weights and activations.
+        scheduler: Noise scheduler.
+        threads: Intra-op threads; None is torch's choice.
+        adapters: The adapter store.
+        diffusers: Options of the engine ``diffusers``.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    engine: Literal["diffusers"]
+    model: Annotated[str, Field(min_length=1)] = "shapes"
+    device: Annotated[str, Field(min_length=1)] = "cpu"
+    dtype: Dtype = "float32"
+    scheduler: SchedulerName = "euler"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    adapters: AdapterStoreConfig = AdapterStoreConfig()
+    diffusers: DiffusersConfig = DiffusersConfig()
+
+    def to_toml(self) -> str:
+        """Return the whole config, defaults written out; reading it gives an equal config."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def load_config(path: Path | str) -> ServingConfig:
+    """Read a system config.
+
+    Raises:
+        ConfigError: The file is missing, is not TOML, or a key or value in it is wrong.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read config {path}: {_reason(error)}") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, where: str = "config") -> ServingConfig:
+    """Validate TOML text; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: It is not TOML, or a key or value in it is wrong.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from error
+    try:
+        return ServingConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {describe(error, ServingConfig)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return getattr(error, "strerror", None) or str(error)

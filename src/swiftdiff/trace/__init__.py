@@ -1,0 +1,1 @@
+"""Traces: files of timed requests, read and written as JSONL."""

@@ -1,0 +1,112 @@
+"""Turns pydantic's complaints into one sentence that names field, value and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+# What a value should have been, by pydantic's error type.
+_ALLOWED = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a table of names and values",
+    "model_type": "an object with named fields",
+    "model_attributes_type": "an object with named fields",
+}
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first problem of ``error`` as a sentence without a full stop, such as
+    ``seed is 'a', but must be an integer``, and how many further problems there are.
+
+    Args:
+        error: What pydantic raised while it validated ``model``.
+        model: The model; its field names are listed when a field is unknown.
+    """
+    problems = error.errors(include_url=False)
+    sentence = _describe_one(problems[0], model)
+    if len(problems) > 1:
+        sentence += f" (and {len(problems) - 1} more problem{'s' if len(problems) > 2 else ''} here)"
+    return sentence
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return ``unknown field 'sede'; did you mean 'seed'? known: ...``."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {kind} {_shorten(name)}{hint} known: {', '.join(names)}"
+
+
+def _describe_one(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    field = _path(problem["loc"])
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        owner = _model_at(model, problem["loc"][:-1])
+        parent = _path(problem["loc"][:-1])
+        inside = f" in {parent}" if parent else ""
+        return unknown_name("field", str(problem["loc"][-1]), owner.model_fields) + inside
+    if kind == "missing":
+        return f"field {field} is missing"
+    if kind == "json_invalid":
+        reason = problem.get("ctx", {}).get("error", problem["msg"])
+        return f"not valid JSON: {reason}"
+    allowed = _ALLOWED.get(kind) or _allowed_from_context(kind, problem)
+    subject = f"{field} is" if field else "the line is"
+    return f"{subject} {_shorten(problem['input'])}, but must be {allowed}"
+
+
+def _allowed_from_context(kind: str, problem: ErrorDetails) -> str:
+    context: dict[str, Any] = problem.get("ctx", {})
+    match kind:
+        case "literal_error" | "enum":
+            return f"one of {context['expected']}"
+        case "greater_than_equal":
+            return f"at least {context['ge']:g}"
+        case "greater_than":
+            return f"greater than {context['gt']:g}"
+        case "less_than_equal":
+            return f"at most {context['le']:g}"
+        case "less_than":
+            return f"less than {context['lt']:g}"
+        case "string_too_short":
+            return "a string that is not empty"
+        case "string_too_long":
+            return f"a string of at most {context['max_length']} characters"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return problem["msg"][:1].lower() + problem["msg"][1:]
+
+
+def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """Follow a location such as ``("controlnets", 0)`` to the model that lies there."""
+    for step in loc:
+        if isinstance(step, int) or step not in model.model_fields:
+            continue
+        annotation = model.model_fields[step].annotation
+        candidates = (annotation, *getattr(annotation, "__args__", ()))
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return model
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    text = ""
+    for step in loc:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _shorten(value: object, limit: int = 80) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
