@@ -1,4 +1,4 @@
-"""swiftdiff replays traces of text-to-image requests with ControlNets and LoRAs and shows what serving them costs."""
+"""Serves traces of text-to-image requests with ControlNets and LoRAs and shows what each part costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error tree: whatever a user can get wrong is raised as one of these, with a message that needs no traceback.
+"""The error tree: what a user can get wrong is raised as one of these, with a message that says it all.
 
 ::
 

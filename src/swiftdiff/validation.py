@@ -22,6 +22,17 @@ _ALLOWED = {
     "dict_type": "a table of names and values",
     "model_type": "an object with named fields",
     "model_attributes_type": "an object with named fields",
+    "string_too_short": "a string that is not empty",
+}
+# The same for types that carry a bound: the phrase and the name of the bound.
+_BOUNDS = {
+    "greater_than_equal": ("at least {}", "ge"),
+    "greater_than": ("greater than {}", "gt"),
+    "less_than_equal": ("at most {}", "le"),
+    "less_than": ("less than {}", "lt"),
+    "string_too_long": ("a string of at most {} characters", "max_length"),
+    "literal_error": ("one of {}", "expected"),
+    "value_error": ("{}", "error"),
 }
 
 
@@ -68,25 +79,11 @@ def _describe_one(problem: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _allowed_from_context(kind: str, problem: ErrorDetails) -> str:
     context: dict[str, Any] = problem.get("ctx", {})
-    match kind:
-        case "literal_error" | "enum":
-            return f"one of {context['expected']}"
-        case "greater_than_equal":
-            return f"at least {context['ge']:g}"
-        case "greater_than":
-            return f"greater than {context['gt']:g}"
-        case "less_than_equal":
-            return f"at most {context['le']:g}"
-        case "less_than":
-            return f"less than {context['lt']:g}"
-        case "string_too_short":
-            return "a string that is not empty"
-        case "string_too_long":
-            return f"a string of at most {context['max_length']} characters"
-        case "value_error":
-            return str(context["error"])
-        case _:
-            return problem["msg"][:1].lower() + problem["msg"][1:]
+    if kind in _BOUNDS:
+        phrase, key = _BOUNDS[kind]
+        return phrase.format(context[key])
+    message = problem["msg"]
+    return message[:1].lower() + message[1:]
 
 
 def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
