@@ -71,7 +71,7 @@ def _describe_one(problem: ErrorDetails, model: type[BaseModel]) -> str:
         return f"field {field} is missing"
     if kind == "json_invalid":
         reason = problem.get("ctx", {}).get("error", problem["msg"])
-        return f"not valid JSON: {reason}"
+        return f"not valid JSON: {reason.replace(' line 1 column ', ' character ')}"
     allowed = _ALLOWED.get(kind) or _allowed_from_context(kind, problem)
     subject = f"{field} is" if field else "the line is"
     return f"{subject} {_shorten(problem['input'])}, but must be {allowed}"
@@ -81,7 +81,8 @@ def _allowed_from_context(kind: str, problem: ErrorDetails) -> str:
     context: dict[str, Any] = problem.get("ctx", {})
     if kind in _BOUNDS:
         phrase, key = _BOUNDS[kind]
-        return phrase.format(context[key])
+        bound = context[key]
+        return phrase.format(f"{bound:g}" if isinstance(bound, float) else bound)
     message = problem["msg"]
     return message[:1].lower() + message[1:]
 

@@ -1,0 +1,184 @@
+"""Reads traces: one `ImageRequest` a line, strictly, in memory that does not grow with the trace's length."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from swiftdiff.errors import TraceError
+from swiftdiff.request import ImageRequest
+from swiftdiff.trace.uniqueness import SeenIds
+from swiftdiff.validation import describe
+
+MAX_LINE_BYTES = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class TraceInfo:
+    """What one pass over a whole, valid trace tells.
+
+    Attributes:
+        path: The file.
+        sha256: Hex digest of the file's bytes as they lie on disk.
+        num_requests: Number of requests.
+        num_images: Pictures that they ask for.
+        duration_s: Seconds from the trace's start to the last arrival.
+    """
+
+    path: Path
+    sha256: str
+    num_requests: int
+    num_images: int
+    duration_s: float
+
+    @property
+    def images_root(self) -> Path:
+        """The folder that control images are relative to."""
+        return self.path.parent
+
+
+def read_trace(path: Path | str) -> Iterator[ImageRequest]:
+    """Yield the requests of a JSONL file, plain or gzip, in order of arrival; blank lines are skipped.
+
+    Raises:
+        TraceError: The file cannot be read, or a line is wrong; it names file, line and field.
+    """
+    path = Path(path)
+    seen = SeenIds()
+    previous_ms = 0.0
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        request = parse_request(line, where)
+        if request.timestamp < previous_ms:
+            allowed = f"at least the timestamp before it, {previous_ms:g} (a trace is sorted by arrival)"
+            raise TraceError.for_field("timestamp", request.timestamp, allowed, where)
+        if not seen.add(request.request_id):
+            first = _line_of_id(path, request.request_id, number)
+            if first is not None:
+                allowed = f"unique in the trace (line {first} has it too)"
+                raise TraceError.for_field("request_id", request.request_id, allowed, where)
+        previous_ms = request.timestamp
+        yield request
+
+
+def scan_trace(path: Path | str) -> TraceInfo:
+    """Check a whole trace and return what is in it.
+
+    Raises:
+        TraceError: It cannot be read, a line is wrong, or it holds no request.
+    """
+    path = Path(path)
+    num_requests = num_images = 0
+    last_ms = 0.0
+    for request in read_trace(path):
+        num_requests += 1
+        num_images += max(request.num_images, 0)
+        last_ms = request.timestamp
+    if num_requests == 0:
+        raise TraceError(f"{path}: the trace holds no requests; a trace has one JSON object a line")
+    return TraceInfo(path, trace_sha256(path), num_requests, num_images, last_ms / 1000)
+
+
+def trace_sha256(path: Path | str) -> str:
+    """Return the hex SHA-256 of the file's bytes as they lie on disk.
+
+    Raises:
+        TraceError: The file cannot be read.
+    """
+    with _opened(Path(path)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_request(line: str | bytes, where: str) -> ImageRequest:
+    """Validate one line of a trace; ``where`` names it in errors, as ``file:line``.
+
+    Raises:
+        TraceError: It is not a JSON object, or a field of it is wrong.
+    """
+    try:
+        request = ImageRequest.model_validate_json(line)
+    except ValidationError as error:
+        raise TraceError(f"{where}: {describe(error, ImageRequest)}") from error
+    repeated: list[str] = []
+
+    def note_repeated(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        repeated.extend(name for name in set(names) if names.count(name) > 1)
+
+    json.loads(line, object_pairs_hook=note_repeated)  # pydantic would silently take the last of two
+    if repeated:
+        raise TraceError(f"{where}: field {min(repeated)} is given more than once, but must be given once")
+    return request
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line) for the lines that are not blank."""
+    with _opened(path) as file:
+        compressed = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if compressed else file
+        number = 0
+        while line := _read_line(stream, path, number + 1):
+            number += 1
+            if number == 1:
+                line = line.removeprefix(_BOM)
+            if not line.isspace() and line:
+                _check_utf8(line, f"{path}:{number}")
+                yield number, line
+
+
+def _read_line(stream: gzip.GzipFile | io.BufferedReader, path: Path, number: int) -> bytes:
+    where = f"{path}:{number}"
+    try:
+        line = stream.readline(MAX_LINE_BYTES + 1)
+    except EOFError as error:
+        raise TraceError(f"{where}: the gzip data ends here, unfinished; copy the file again") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise TraceError(f"{where}: the gzip data is damaged here ({error}); copy the file again") from error
+    except OSError as error:
+        raise TraceError(f"{where}: cannot be read: {error.strerror or error}") from error
+    if len(line) > MAX_LINE_BYTES:
+        raise TraceError(
+            f"{where}: the line is longer than {MAX_LINE_BYTES} bytes, the most that a request may have"
+        )
+    return line
+
+
+def _check_utf8(line: bytes, where: str) -> None:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad = f"byte 0x{line[error.start]:02x} at position {error.start + 1}"
+        raise TraceError(f"{where}: not UTF-8 text: {bad}; save the trace as UTF-8") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise TraceError(f"cannot read trace {path}: {error.strerror or error}") from error
+    with file:
+        yield file
+
+
+def _line_of_id(path: Path, request_id: str, before: int) -> int | None:
+    """Return the first line before ``before`` that has ``request_id``, or None if it only shared a hash."""
+    for number, line in _lines(path):
+        if number >= before:
+            break
+        if ImageRequest.model_validate_json(line).request_id == request_id:
+            return number
+    return None
