@@ -10,6 +10,8 @@ import typer
 import swiftdiff
 from swiftdiff.errors import SwiftdiffError
 
+from .init import init
+
 app = typer.Typer(
     name="swiftdiff",
     help="Serve traces of text-to-image requests with ControlNets and LoRAs, and see what each part costs.",
@@ -33,6 +35,10 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+# One line a command. Their modules import what is heavy inside functions, so that --help is quick.
+app.command("init")(init)
 
 
 def run(arguments: list[str] | None = None) -> None:

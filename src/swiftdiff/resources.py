@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path, PurePosixPath
 
 from swiftdiff.errors import StorageError
 
 _PACKAGE = Path(__file__).resolve().parent
+_COPIED = {".gz", ".jsonl", ".md", ".png", ".toml", ".txt"}
 
 
 def workloads_root() -> Path:
@@ -33,3 +35,28 @@ def path(name: str) -> Path:
     if ".." in parts or PurePosixPath(name).is_absolute() or not found.exists():
         raise StorageError(f"no file {name!r} ships with swiftdiff; see {workloads_root()}")
     return found
+
+
+def copy_workloads(target: Path, *, overwrite: bool = False) -> list[Path]:
+    """Copy all shipped traces, control images and configs below ``target`` and return the files written.
+
+    Raises:
+        StorageError: A file is there already and ``overwrite`` is false (then nothing is written), or
+            ``target`` cannot be written.
+    """
+    root = workloads_root()
+    sources = sorted(file for file in root.rglob("*") if file.is_file() and file.suffix in _COPIED)
+    targets = [target / file.relative_to(root) for file in sources]
+    existing = [file for file in targets if file.exists()]
+    if existing and not overwrite:
+        others = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise StorageError(
+            f"{existing[0]}{others} would be overwritten; choose another folder or use --force"
+        )
+    try:
+        for source, copy in zip(sources, targets, strict=True):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+    except OSError as error:
+        raise StorageError(f"cannot write to {target}: {error.strerror or error}") from error
+    return targets
