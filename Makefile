@@ -8,10 +8,10 @@ QUICKSTART := workloads/quickstart.jsonl
 RESULTS = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format venv clean
+.PHONY: help demo test check format quickstart venv clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(STAMP) ## Replay the quickstart trace with stock diffusers: pictures, tables and plots in results/
 	$(BIN)/swiftdiff replay $(QUICKSTART) --config workloads/configs/diffusers.toml --out $(RESULTS)
@@ -28,6 +28,9 @@ check: $(STAMP) ## Check style, types and which way imports point
 format: $(STAMP) ## Rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+quickstart: $(STAMP) ## Write the quickstart trace and draw its control images again
+	$(BIN)/python -m swiftdiff.trace.quickstart workloads
 
 venv: $(STAMP) ## Create .venv and install swiftdiff into it
 
