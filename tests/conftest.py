@@ -1,0 +1,11 @@
+"""What all tests share: no network, and property tests that neither depend on the clock nor on chance."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks a model hub is a mistake: let it fail at once
+settings.register_profile("swiftdiff", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("swiftdiff")
