@@ -11,7 +11,9 @@ from swiftdiff.resources import workloads_root
 MINIMAL = 'name = "a"\nengine = "diffusers"\n'
 
 
-@pytest.mark.parametrize("path", sorted((workloads_root() / "configs").glob("*.toml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((workloads_root() / "configs").glob("*.toml")), ids=lambda path: path.name
+)
 def test_every_shipped_config_loads_and_survives_being_written(path: Path) -> None:
     config = load_config(path)
     assert parse_config(config.to_toml()) == config
@@ -31,14 +33,21 @@ def test_a_written_config_spells_its_defaults_out() -> None:
         (MINIMAL + "thread = 2", "unknown field 'thread'; did you mean 'threads'? known: adapters, device"),
         (
             MINIMAL + "[adapters]\nlatency = 2",
-            "unknown field 'latency'; did you mean 'latency_ms'? known: bandwidth_mb_s, latency_ms, url in adapters",
+            "unknown field 'latency'; did you mean 'latency_ms'? "
+            "known: bandwidth_mb_s, latency_ms, url in adapters",
         ),
-        (MINIMAL + 'dtype = "float8"', "dtype is 'float8', but must be one of 'float32', 'float16' or 'bfloat16'"),
+        (
+            MINIMAL + 'dtype = "float8"',
+            "dtype is 'float8', but must be one of 'float32', 'float16' or 'bfloat16'",
+        ),
         (MINIMAL + "threads = 0", "threads is 0, but must be at least 1"),
         (MINIMAL + 'threads = "2"', "threads is '2', but must be an integer"),
         (MINIMAL + "threads = true", "threads is True, but must be an integer"),
         (MINIMAL + "[adapters]\nlatency_ms = nan", "adapters.latency_ms is nan, but must be"),
-        (MINIMAL + "[adapters]\nbandwidth_mb_s = 0", "adapters.bandwidth_mb_s is 0, but must be greater than 0"),
+        (
+            MINIMAL + "[adapters]\nbandwidth_mb_s = 0",
+            "adapters.bandwidth_mb_s is 0, but must be greater than 0",
+        ),
         (MINIMAL + "diffusers = 3", "diffusers is 3, but must be an object with named fields"),
         ("name = ", "not valid TOML"),
         (MINIMAL + MINIMAL, "not valid TOML"),

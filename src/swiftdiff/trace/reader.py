@@ -134,7 +134,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             number += 1
             if number == 1:
                 line = line.removeprefix(_BOM)
-            if not line.isspace() and line:
+            line = line.strip()
+            if line:
                 _check_utf8(line, f"{path}:{number}")
                 yield number, line
 
