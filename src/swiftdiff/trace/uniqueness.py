@@ -29,6 +29,7 @@ class SeenIds:
         self._recent.add(key)
         if len(self._recent) >= max(_RECENT, len(self._older) // 16):
             recent = np.fromiter(self._recent, dtype=np.int64, count=len(self._recent))
-            self._older = np.sort(np.concatenate([self._older, recent]), kind="stable")
+            self._older = np.concatenate([self._older, recent])
+            self._older.sort()
             self._recent.clear()
         return True
