@@ -47,7 +47,10 @@ def test_a_request_with_everything_is_servable() -> None:
         ({"guidance_scale": -1.0}, r"guidance_scale is -1\.0"),
         ({"controlnets": (ControlNetUse(id="e", image="a.png", start=-0.1),)}, r"controlnets\[0\]\.start"),
         ({"controlnets": (ControlNetUse(id="e", image="a.png", end=1.1),)}, r"controlnets\[0\]\.end"),
-        ({"controlnets": (ControlNetUse(id="e", image="a.png", start=0.5, end=0.5),)}, r"above start \(0\.5\)"),
+        (
+            {"controlnets": (ControlNetUse(id="e", image="a.png", start=0.5, end=0.5),)},
+            r"above start \(0\.5\)",
+        ),
         ({"loras": (LoraUse(id="neon"), LoraUse(id="neon"))}, r"loras is \['neon'\]"),
     ],
 )
@@ -64,7 +67,9 @@ def test_a_request_id_that_cannot_name_a_file_is_refused(request_id: str) -> Non
         request(request_id=request_id)
 
 
-@pytest.mark.parametrize("image", ["", "/etc/a.png", "../a.png", "a/../../b.png", "C:/a.png", "a\\b.png", "a\0.png"])
+@pytest.mark.parametrize(
+    "image", ["", "/etc/a.png", "../a.png", "a/../../b.png", "C:/a.png", "a\\b.png", "a\0.png"]
+)
 def test_a_control_image_outside_the_traces_folder_is_refused(image: str) -> None:
     with pytest.raises(ValidationError):
         ControlNetUse(id="edges", image=image)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from swiftdiff.errors import TraceError
 from swiftdiff.trace import TraceInfo, parse_request, read_trace, scan_trace
 from swiftdiff.trace import reader as reader_module
+from swiftdiff.trace.uniqueness import SeenIds
 
 
 def line(**changes: Any) -> str:
@@ -184,12 +185,12 @@ def test_a_scan_counts_hashes_and_says_where_control_images_are(tmp_path: Path) 
     assert info.images_root == tmp_path
 
 
-def test_memory_grows_by_the_hashes_of_ids_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swiftdiff.trace.uniqueness._RECENT", 64)
+def test_memory_does_not_grow_with_the_length_of_the_trace(tmp_path: Path) -> None:
+    prompt = "a red circle " * 800
 
     def peak_bytes(count: int) -> int:
         path = write(
-            tmp_path / f"{count}.jsonl", *(line(request_id=f"r{i}", timestamp=i) for i in range(count))
+            tmp_path / f"{count}.jsonl", *(line(request_id=f"r{i}", prompt=prompt) for i in range(count))
         )
         tracemalloc.start()
         assert sum(1 for _ in read_trace(path)) == count
@@ -197,7 +198,15 @@ def test_memory_grows_by_the_hashes_of_ids_alone(tmp_path: Path, monkeypatch: py
         tracemalloc.stop()
         return peak
 
-    assert peak_bytes(26_000) - peak_bytes(18_000) < 8_000 * 48  # a line has 70 bytes, a request 1,500
+    assert peak_bytes(300) - peak_bytes(100) < 200 * len(prompt) / 10
+
+
+def test_ids_are_packed_to_eight_bytes_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swiftdiff.trace.uniqueness._RECENT", 8)
+    seen = SeenIds()
+    assert all(seen.add(f"r{i}") for i in range(800))
+    assert seen._older.nbytes >= 8 * (800 - 800 // 16)
+    assert len(seen._recent) <= 800 // 16
 
 
 def test_a_repeat_is_found_among_ids_whose_hashes_were_packed_away(
