@@ -10,6 +10,7 @@ import typer
 import swiftdiff
 from swiftdiff.errors import SwiftdiffError
 
+from . import models
 from .init import init
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ def _root(
 
 # One line a command. Their modules import what is heavy inside functions, so that --help is quick.
 app.command("init")(init)
+app.add_typer(models.app, name="models")
 
 
 def run(arguments: list[str] | None = None) -> None:
