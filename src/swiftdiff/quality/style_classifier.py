@@ -62,7 +62,8 @@ def style_classifier(pictures_per_style: int = 120, seed: int = 20_407, side: in
 
 def render_named_style(name: str, scenes: Sequence[Scene], side: int = 128) -> Image8:
     """Render scenes in a style or plainly, uint8 [N, side, side, 3]."""
-    return np.asarray(render(scenes, side) if name == PLAIN else render_style(name, scenes, side))
+    pictures: Image8 = render(scenes, side) if name == PLAIN else render_style(name, scenes, side)
+    return pictures
 
 
 def worn(image: Image8, rng: np.random.Generator, strength: float = 1.0) -> Image8:
@@ -74,7 +75,7 @@ def worn(image: Image8, rng: np.random.Generator, strength: float = 1.0) -> Imag
     picture = ndimage.gaussian_filter(picture, (sigma, sigma, 0))
     picture = picture * (1 + strength * rng.uniform(-0.08, 0.08, 3)) + strength * rng.uniform(-8, 8, 3)
     picture = picture + rng.normal(0, rng.uniform(0, 7 * strength), picture.shape)
-    return np.clip(picture, 0, 255).round().astype(np.uint8)
+    return np.asarray(np.clip(picture, 0, 255).round().astype(np.uint8))
 
 
 def _probabilities(features: Floats, weights: Floats) -> Floats:
