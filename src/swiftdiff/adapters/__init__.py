@@ -1,0 +1,1 @@
+"""Adapters: ControlNets and LoRAs, known by id in a store and never by path."""

@@ -1,0 +1,305 @@
+"""Owns a run's folder: what lies in it, and how it is written so that a crash loses nothing that finished.
+
+::
+
+    config.toml        the system, defaults written out
+    environment.json   machine and software
+    run.json           trace and its SHA-256, load, limits: what makes two runs comparable
+    requests.jsonl     one record a request, appended as each finishes
+    sessions.jsonl     one line each time the run was worked on: once, or more with --resume
+    images/            <request_id>-<index>.png; those of warm-up requests in images/warmup/
+    tables/ plots/ report.md summary.json   written by the report, summary.json last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from swiftdiff.config import ServingConfig, load_config
+from swiftdiff.engine.options import ReplayOptions
+from swiftdiff.errors import ConfigError, StorageError
+from swiftdiff.request import ImageRequest, RequestRecord
+
+PNG_COMPRESS_LEVEL = 1  # lossless at any level; this one costs a third of the default's time
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class RunInfo(BaseModel):
+    """What a run is of: the file ``run.json``.
+
+    Attributes:
+        trace: Absolute path of the trace.
+        trace_sha256: Of its bytes.
+        num_requests: Requests to serve, after the limit.
+        options: How it is replayed.
+        system: The config's name.
+        engine: The config's engine.
+        exactness: What the system declares.
+        model: The config's model.
+        emulated_store: How the adapter store's distance was emulated, or None; tables repeat it.
+        started_at: ISO 8601, with time zone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    trace: str
+    trace_sha256: str
+    num_requests: int
+    options: ReplayOptions
+    system: str
+    engine: str
+    exactness: str
+    model: str
+    device: str
+    emulated_store: str | None
+    started_at: str
+
+
+class Session(BaseModel):
+    """One stretch of work on a run: a line of ``sessions.jsonl``.
+
+    Attributes:
+        started_at: ISO 8601, with time zone.
+        outcome: Why it ended.
+        setup_s: Seconds to load the model and warm up, before the clock started.
+        wall_s: Seconds from the clock's start to the end.
+        peak_host_bytes: Most resident memory of the process.
+        peak_device_bytes: Most memory held on the accelerator; None on a CPU.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    started_at: str
+    outcome: Literal["complete", "interrupted", "stopped"]
+    setup_s: float
+    wall_s: float
+    peak_host_bytes: int
+    peak_device_bytes: int | None
+
+
+class RunFolder:
+    """A run's folder on disk. Make one with `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records_path = path / "requests.jsonl"
+        self.info_path = path / "run.json"
+        self.summary_path = path / "summary.json"
+
+    @classmethod
+    def create(
+        cls, path: Path, config: ServingConfig, info: RunInfo, environment: dict[str, Any]
+    ) -> RunFolder:
+        """Make the folder and write what is known before the first request.
+
+        Raises:
+            StorageError: It holds something already, or cannot be written.
+        """
+        folder = cls(path)
+        folder.check_free()
+        try:
+            (path / "images").mkdir(parents=True)
+        except OSError as error:
+            raise _cannot("make the run folder", path, error) from error
+        folder.write_text("config.toml", config.to_toml())
+        folder.write_json("environment.json", environment)
+        folder.records_path.touch()
+        folder.write_text("run.json", info.model_dump_json(indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Take up a folder that `create` made.
+
+        Raises:
+            StorageError: It is no run's folder.
+        """
+        folder = cls(path)
+        if not folder.info_path.is_file():
+            raise StorageError(f"{path} is no run's folder: it has no run.json")
+        return folder
+
+    def check_free(self) -> None:
+        """Raise StorageError if the folder exists and is not empty."""
+        try:
+            occupied = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        except OSError as error:
+            raise _cannot("look into", self.path, error) from error
+        if occupied:
+            hint = (
+                f"to go on with the run in it: --resume {self.path}"
+                if self.info_path.exists()
+                else "name another"
+            )
+            raise StorageError(f"--out {self.path} is not empty; {hint}")
+
+    def read_info(self) -> RunInfo:
+        """Return ``run.json``.
+
+        Raises:
+            StorageError: It cannot be read or is damaged.
+        """
+        try:
+            return RunInfo.model_validate_json(self.info_path.read_bytes())
+        except OSError as error:
+            raise _cannot("read", self.info_path, error) from error
+        except ValidationError as error:
+            raise StorageError(f"{self.info_path} is damaged: {error.errors()[0]['msg']}") from error
+
+    def read_config(self) -> ServingConfig:
+        """Return ``config.toml``.
+
+        Raises:
+            StorageError: It cannot be read or is damaged.
+        """
+        try:
+            return load_config(self.path / "config.toml")
+        except ConfigError as error:
+            raise StorageError(str(error)) from error
+
+    def read_records(self) -> Iterator[RequestRecord]:
+        """Yield the records, one at a time; a torn last line, left by a crash, is passed over.
+
+        Raises:
+            StorageError: The file cannot be read, or a line before the last is damaged.
+        """
+        for record, _ in self._records_and_ends():
+            yield record
+
+    def read_sessions(self) -> list[Session]:
+        """Return the sessions so far; none if the first has not ended."""
+        path = self.path / "sessions.jsonl"
+        if not path.exists():
+            return []
+        sessions = (_parse(Session, line) for line in path.read_bytes().splitlines())
+        return [session for session in sessions if session is not None]
+
+    def append_session(self, session: Session) -> None:
+        """Add a line to ``sessions.jsonl``.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        _append(self.path / "sessions.jsonl", session.model_dump_json())
+
+    def append_record(self, record: RequestRecord) -> None:
+        """Add a record at once, whole or not at all.
+
+        Raises:
+            StorageError: It cannot be written; what was written of it is taken back.
+        """
+        _append(self.records_path, record.model_dump_json(exclude_none=True))
+
+    def drop_torn_record(self) -> None:
+        """Cut off a last line that a crash left unfinished.
+
+        Raises:
+            StorageError: The file is damaged elsewhere or cannot be written.
+        """
+        end = 0
+        for _, line_end in self._records_and_ends():
+            end = line_end
+        try:
+            os.truncate(self.records_path, end)
+        except OSError as error:
+            raise _cannot("repair", self.records_path, error) from error
+
+    def save_images(self, request: ImageRequest, images: list[Image], *, warmup: bool) -> tuple[str, ...]:
+        """Write a request's pictures as PNG and return their paths relative to the folder.
+
+        Raises:
+            StorageError: One cannot be written; no part of it is left.
+        """
+        below = "images/warmup" if warmup else "images"
+        names = tuple(f"{below}/{request.request_id}-{index}.png" for index in range(len(images)))
+        for name, image in zip(names, images, strict=True):
+            path = self.path / name
+            partial = path.with_name(path.name + ".part")
+            try:
+                path.parent.mkdir(exist_ok=True)
+                image.save(partial, format="PNG", compress_level=PNG_COMPRESS_LEVEL)
+                partial.replace(path)
+            except OSError as error:
+                partial.unlink(missing_ok=True)
+                raise _cannot("save picture", path, error) from error
+        return names
+
+    def append_traceback(self, text: str) -> None:
+        """Add an unexpected error's traceback to ``errors.log``, as far as the disk allows."""
+        try:
+            with (self.path / "errors.log").open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError:
+            return
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write a JSON file whole or not at all; see `write_text`."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole or not at all.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        path = self.path / name
+        partial = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _cannot("write", path, error) from error
+
+    def _records_and_ends(self) -> Iterator[tuple[RequestRecord, int]]:
+        """Yield each record with the offset at which its line ends."""
+        try:
+            with self.records_path.open("rb") as file:
+                end, torn = 0, 0
+                for number, line in enumerate(file, start=1):
+                    if torn:
+                        raise StorageError(f"{self.records_path}:{torn}: the record is damaged")
+                    record = _parse(RequestRecord, line) if line.endswith(b"\n") else None
+                    if record is None:
+                        torn = number
+                        continue
+                    end += len(line)
+                    yield record, end
+        except OSError as error:
+            raise _cannot("read", self.records_path, error) from error
+
+
+def _parse(model: type[_Model], line: bytes) -> _Model | None:
+    try:
+        return model.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _append(path: Path, line: str) -> None:
+    data = line.encode() + b"\n"
+    try:
+        with path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(data) != len(data):
+                    raise OSError("only a part of the line could be written; is the disk full?")
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise _cannot("append to", path, error) from error
+
+
+def _cannot(what: str, path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot {what} {path}: {error.strerror or error}")

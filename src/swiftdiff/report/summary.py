@@ -1,0 +1,229 @@
+"""Owns every number that is computed of a run's records; percentiles are computed here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from swiftdiff.request import RequestRecord
+
+DEFAULT_PERCENTILES = (50.0, 90.0, 95.0, 99.0)
+ALWAYS_REPORTED = (90.0, 95.0, 99.0)  # the keys that other tools' users look for
+MAX_FAILURES_SHOWN = 50
+QUEUE = "queue"
+STAGE_ORDER = (
+    QUEUE,
+    "control_image",
+    "controlnet_load",
+    "lora_load",
+    "lora_wait",
+    "lora_patch",
+    "text_encode",
+    "controlnet_wait",
+    "denoise",
+    "vae_decode",
+    "image_save",
+    "other",
+    "restore",  # after delivery: the one stage that is no part of a request's latency
+)
+
+
+class Statistics(BaseModel):
+    """A distribution of milliseconds.
+
+    Attributes:
+        mean: Arithmetic mean.
+        median: 50th percentile.
+        std: Standard deviation of the sample; 0 for one value.
+        percentiles: By name, such as ``p90``; linear interpolation between ranks.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    median: float
+    std: float
+    percentiles: dict[str, float]
+
+
+class Failure(BaseModel):
+    """A request that failed, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request_id: str
+    kind: str
+    error: str
+
+
+class Summary(BaseModel):
+    """What a run comes to. Warm-up requests are in none of its numbers.
+
+    Attributes:
+        duration: Seconds from the first arrival to the last finish.
+        completed: Requests that were served.
+        failed: Requests that failed.
+        num_images: Pictures that were delivered.
+        request_throughput: Completed requests a second.
+        images_per_s: Pictures a second.
+        request_goodput: Completed requests a second that kept their SLO; None if none had one.
+        slo_attainment_rate: Share of the requests with an SLO, failed ones too, that kept it; None if none
+            had one.
+        latency: From scheduled arrival to saved picture, completed requests; None if there are none.
+        stages: The parts of that latency (``queue`` is waiting for service), over all completed requests: one
+            that lacks a stage counts as 0, so that the means add up. ``restore`` comes after delivery.
+        device_seconds_per_image: Device time for which requests, failed ones too, were served, per picture.
+        bytes_loaded: Bytes of adapters fetched.
+        failures: The first of them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    duration: float
+    completed: int
+    failed: int
+    num_images: int
+    request_throughput: float
+    images_per_s: float
+    request_goodput: float | None
+    slo_attainment_rate: float | None
+    latency: Statistics | None
+    stages: dict[str, Statistics]
+    device_seconds: float
+    device_seconds_per_image: float | None
+    bytes_loaded: int
+    failures: tuple[Failure, ...]
+
+    def to_flat_dict(self) -> dict[str, Any]:
+        """Return the numbers under the keys that serving benchmarks share, such as ``p99_e2el_ms``."""
+        flat = self.model_dump(exclude={"latency", "stages", "failures"})
+        if self.latency is not None:
+            flat |= _flatten(self.latency, "e2el")
+        flat["stages_ms"] = {name: _stage_dict(each) for name, each in self.stages.items()}
+        flat["failures"] = [failure.model_dump() for failure in self.failures]
+        return flat
+
+
+def summarize(
+    records: Iterable[RequestRecord], percentiles: Iterable[float] = DEFAULT_PERCENTILES
+) -> Summary:
+    """Compute a run's summary.
+
+    Args:
+        records: In any order; those with ``warmup`` are passed over.
+        percentiles: Each from 0 to 100. 90, 95 and 99 are always computed.
+    """
+    failures: list[Failure] = []
+    frame = _read(records, failures)
+    wanted = tuple(sorted({*percentiles, *ALWAYS_REPORTED}))
+    served = frame[frame["ok"]]
+    stages = frame.columns[len(_FIELDS) :]
+    duration = float(frame["finished_s"].max() - frame["scheduled_s"].min()) if len(frame) else 0.0
+    num_images = int(served["num_images"].sum())
+    device_seconds = float(frame["device_seconds"].sum())
+    kept, with_slo = int(frame["slo_kept"].sum()), int(frame["has_slo"].sum())
+    return Summary(
+        duration=duration,
+        completed=len(served),
+        failed=len(frame) - len(served),
+        num_images=num_images,
+        request_throughput=_ratio(len(served), duration) or 0.0,
+        images_per_s=_ratio(num_images, duration) or 0.0,
+        request_goodput=_ratio(kept, duration) if with_slo else None,
+        slo_attainment_rate=_ratio(kept, with_slo),
+        latency=_describe(served["latency_s"], wanted) if len(served) else None,
+        stages={name: _describe(served[name], wanted) for name in stages} if len(served) else {},
+        device_seconds=device_seconds,
+        device_seconds_per_image=_ratio(device_seconds, num_images),
+        bytes_loaded=int(frame["bytes_loaded"].sum()),
+        failures=tuple(failures),
+    )
+
+
+_FIELDS = (
+    "ok",
+    "scheduled_s",
+    "finished_s",
+    "latency_s",
+    "num_images",
+    "device_seconds",
+    "bytes_loaded",
+    "has_slo",
+    "slo_kept",
+)
+
+
+def _read(records: Iterable[RequestRecord], failures: list[Failure]) -> pd.DataFrame:
+    """Return a row for each measured record: `_FIELDS`, then seconds by stage in order of happening."""
+    rows: list[tuple[float, ...]] = []
+    stages: dict[str, list[float]] = {QUEUE: []}
+    for record in records:
+        if record.warmup:
+            continue
+        for name, seconds in {QUEUE: record.queue_wait_s, **record.stages}.items():
+            # A stage first seen now was zero in every row so far.
+            stages.setdefault(name, []).extend([0.0] * (len(rows) - len(stages[name])))
+            stages[name].append(seconds)
+        rows.append(_row(record))
+        if record.status == "failed" and len(failures) < MAX_FAILURES_SHOWN:
+            failures.append(_failure(record))
+    frame = pd.DataFrame(rows, columns=list(_FIELDS)).astype({"ok": bool})
+    for name in sorted(stages, key=_stage_order):
+        frame[name] = stages[name] + [0.0] * (len(rows) - len(stages[name]))
+    return frame
+
+
+def _row(record: RequestRecord) -> tuple[float, ...]:
+    return (
+        record.status == "ok",
+        record.scheduled_at_s,
+        record.finished_at_s,
+        record.latency_s,
+        record.num_images if record.status == "ok" else 0,
+        record.device_seconds,
+        record.bytes_loaded,
+        record.slo_met is not None,
+        record.slo_met is True,
+    )
+
+
+def _failure(record: RequestRecord) -> Failure:
+    return Failure(
+        request_id=record.request_id, kind=record.error_kind or "", error=record.error or "no reason recorded"
+    )
+
+
+def _describe(seconds: pd.Series, percentiles: tuple[float, ...]) -> Statistics:
+    milliseconds = seconds * 1000
+    quantiles = milliseconds.quantile([p / 100 for p in percentiles])
+    return Statistics(
+        mean=float(milliseconds.mean()),
+        median=float(milliseconds.median()),
+        std=float(milliseconds.std()) if len(milliseconds) > 1 else 0.0,
+        percentiles={f"p{p:g}": float(q) for p, q in zip(percentiles, quantiles, strict=True)},
+    )
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def _flatten(statistics: Statistics, suffix: str) -> dict[str, float]:
+    moments = {"mean": statistics.mean, "median": statistics.median, "std": statistics.std}
+    return {f"{name}_{suffix}_ms": value for name, value in (moments | statistics.percentiles).items()}
+
+
+def _stage_dict(statistics: Statistics) -> dict[str, float]:
+    return {
+        "mean": statistics.mean,
+        "median": statistics.median,
+        "std": statistics.std,
+        **statistics.percentiles,
+    }
+
+
+def _stage_order(name: str) -> tuple[int, str]:
+    return (STAGE_ORDER.index(name) if name in STAGE_ORDER else len(STAGE_ORDER) - 2, name)

@@ -1,0 +1,1 @@
+"""Telemetry: how long each stage took, how much memory was used, and on what machine."""
