@@ -1,0 +1,102 @@
+"""Stage 1, the autoencoder: pictures of the plain world and of every style, weighted towards the objects.
+
+Unweighted, a small autoencoder spends itself on backgrounds and loses the colours of small objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...scenes.render import geometry, shade
+from ...scenes.scene import sample_scene
+from ...scenes.styles import STYLES
+from .trainer import Plan
+
+PLAN = Plan("autoencoder", steps=4000, batch_size=32, learning_rate=1.5e-3, ema_decay=0.998, weight_decay=0.0)
+_SIDE = 64
+_OBJECT_WEIGHT = 4.0
+_KL_WEIGHT = 1e-6
+#: share of a batch that is plain; the rest is spread over the styles
+_PLAIN_SHARE = 0.5
+
+
+class AutoencoderTask:
+    """Reconstruct crops of rendered pictures: L1 + squared error + image gradients, and a whisper of KL."""
+
+    def __init__(self, autoencoder: AutoencoderKL, device: torch.device) -> None:
+        self._autoencoder = autoencoder.to(device)
+        self._device = device
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"vae": self._autoencoder}
+
+    def loss(self, rng: np.random.Generator, batch_size: int, fraction: float) -> Tensor:
+        pictures, weight = sample_pictures(rng, batch_size)
+        target = pictures.to(self._device)
+        posterior = self._autoencoder.encode(target).latent_dist
+        noise = torch.from_numpy(rng.standard_normal(tuple(posterior.mean.shape), np.float32)).to(
+            self._device
+        )
+        latents = posterior.mean.float() + posterior.std.float() * noise
+        output = self._autoencoder.decode(latents).sample.float()
+        error = output - target
+        weight = weight.to(self._device)
+        pixel = (weight * (error.abs() + 2 * error.square())).mean()
+        slopes = (error.diff(dim=-1).abs() * weight[..., 1:]).mean() + (
+            error.diff(dim=-2).abs() * weight[..., 1:, :]
+        ).mean()
+        kl = (
+            0.5
+            * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        )
+        return pixel + 0.5 * slopes + _KL_WEIGHT * kl
+
+
+def sample_pictures(rng: np.random.Generator, number: int) -> tuple[Tensor, Tensor]:
+    """Fresh training pictures [N, 3, 64, 64] in -1..1 and their loss weights [N, 1, 64, 64].
+
+    Half are whole scenes drawn at 64 pixels, half crops of scenes drawn at 128: both scales will be decoded.
+    """
+    pictures, weights = [], []
+    for side in (64, 128):
+        count = number - number // 2 if side == 64 else number // 2
+        if count == 0:
+            continue
+        fields = geometry([sample_scene(rng) for _ in range(count)], side)
+        drawn = np.empty((count, side, side, 3), np.float32)
+        drawings = [shade, *STYLES.values()]
+        choice = np.where(rng.random(count) < _PLAIN_SHARE, 0, rng.integers(1, len(drawings), size=count))
+        for index, draw in enumerate(drawings):
+            if (chosen := choice == index).any():
+                drawn[chosen] = draw(fields.subset(chosen))
+        near = np.clip(1.5 - fields.distance.min(1) / (0.03 * side), 0, 1)
+        for picture, mask in zip(drawn, near, strict=True):
+            x, y = rng.integers(side - _SIDE + 1, size=2)
+            pictures.append(picture[y : y + _SIDE, x : x + _SIDE])
+            weights.append(mask[y : y + _SIDE, x : x + _SIDE])
+    batch = torch.from_numpy(np.stack(pictures).astype(np.float32)).permute(0, 3, 1, 2).clamp(0, 1) * 2 - 1
+    near_objects = torch.from_numpy(np.stack(weights).astype(np.float32))[:, None]
+    return batch.contiguous(), 1 + _OBJECT_WEIGHT * near_objects
+
+
+@torch.no_grad()
+def measure(autoencoder: AutoencoderKL, device: torch.device, seed: int = 10_000) -> tuple[float, float]:
+    """Peak signal-to-noise ratio in dB on fresh pictures, and the latents' standard deviation."""
+    rng = np.random.default_rng(seed)
+    pictures = sample_pictures(rng, 64)[0].to(device)
+    latents = autoencoder.encode(pictures).latent_dist.mode()
+    output = autoencoder.decode(latents).sample.clamp(-1, 1)
+    error = functional.mse_loss(output, pictures)
+    return float(10 * torch.log10(4 / error)), float(latents.std())
+
+
+def set_scaling(autoencoder: AutoencoderKL, device: torch.device) -> None:
+    """Write the factor that brings latents to unit variance into the autoencoder's config."""
+    autoencoder.register_to_config(scaling_factor=round(1 / measure(autoencoder, device)[1], 4))

@@ -1,0 +1,157 @@
+"""Stage 2, the base, and what all later stages share: prompts to embeddings, pictures to noised latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from ...scenes.captions import caption
+from ...scenes.render import Image8, render
+from ...scenes.scene import Scene, sample_scene
+from .architecture import build_scheduler, time_ids
+from .trainer import Plan
+from .vocabulary import build_tokenizers
+
+#: small pictures first, where a step costs a quarter; then the native size
+BASE_PLANS = (
+    (64, Plan("base-64", steps=30_000, batch_size=32, learning_rate=5e-4, warmup_steps=200, ema_decay=0.999)),
+    (
+        128,
+        Plan(
+            "base-128", steps=12_000, batch_size=16, learning_rate=2.5e-4, warmup_steps=100, ema_decay=0.999
+        ),
+    ),
+)
+#: share of prompts replaced by zeros, which is what the unconditional half of guidance sees
+_DROP = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The base's parts on one device."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    text_encoder_2: CLIPTextModelWithProjection
+    device: torch.device
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        return {"unet": self.unet, "text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+
+    def freeze(self) -> None:
+        for module in (self.vae, *self.parts.values()):
+            module.requires_grad_(False)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Noised latents and what the UNet is asked: [N, 4, h, w] each, timesteps [N], and the conditioning."""
+
+    noisy: Tensor
+    velocity: Tensor
+    timesteps: Tensor
+    hidden: Tensor
+    added: dict[str, Tensor]
+
+
+class BatchMaker:
+    """Draws fresh scenes and turns them into batches; owns the tokenizers and the noise schedule."""
+
+    def __init__(
+        self, family: Family, side: int, draw: Callable[[Sequence[Scene], int], Image8] = render
+    ) -> None:
+        self._family = family
+        self._side = side
+        self._draw = draw
+        self._tokenizers = build_tokenizers()
+        self._alphas_cumprod = build_scheduler().alphas_cumprod.to(family.device)
+
+    def scenes(self, rng: np.random.Generator, number: int) -> list[Scene]:
+        return [sample_scene(rng) for _ in range(number)]
+
+    def make(self, rng: np.random.Generator, scenes: Sequence[Scene], drop: float = _DROP) -> Batch:
+        family, number = self._family, len(scenes)
+        latents = self._latents(self._draw(scenes, self._side))
+        noise = torch.from_numpy(rng.standard_normal(tuple(latents.shape), np.float32)).to(family.device)
+        # stratified over the batch: the same expectation with less noise between steps
+        strata = (np.arange(number) + rng.random(number)) / number
+        timesteps = torch.from_numpy(rng.permutation((strata * 1000).astype(np.int64))).to(family.device)
+        signal = self._alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+        spread = (1 - signal.square()).sqrt()
+        hidden, pooled = self.encode([caption(scene, rng) for scene in scenes])
+        keep = torch.from_numpy((rng.random(number) >= drop).astype(np.float32)).to(family.device)
+        added = {
+            "text_embeds": pooled * keep[:, None],
+            "time_ids": time_ids(self._side, number).to(family.device),
+        }
+        return Batch(
+            signal * latents + spread * noise,
+            signal * noise - spread * latents,
+            timesteps,
+            hidden * keep[:, None, None],
+            added,
+        )
+
+    def encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """SDXL's conditioning: both penultimate layers side by side [N, T, D], and the pooled vector [N, P]."""
+        family = self._family
+        hidden, pooled = [], None
+        for tokenizer, encoder in zip(
+            self._tokenizers, (family.text_encoder, family.text_encoder_2), strict=True
+        ):
+            ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+            output = encoder(ids.to(family.device), output_hidden_states=True)
+            hidden.append(output.hidden_states[-2])
+            pooled = output[0]
+        assert pooled is not None
+        return torch.cat(hidden, -1), pooled
+
+    @torch.no_grad()
+    def _latents(self, pictures: Image8) -> Tensor:
+        vae = self._family.vae
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self._family.device).float() / 127.5 - 1
+        return vae.encode(pixels).latent_dist.mode().float() * float(vae.config["scaling_factor"])
+
+
+class BaseTask:
+    """UNet and both text encoders, trained together on velocity prediction."""
+
+    def __init__(self, family: Family, side: int) -> None:
+        self._family = family
+        self._batches = BatchMaker(family, side)
+        family.vae.requires_grad_(False)
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        return self._family.parts
+
+    def loss(self, rng: np.random.Generator, batch_size: int, fraction: float) -> Tensor:
+        batch = self._batches.make(rng, self._batches.scenes(rng, batch_size))
+        return velocity_loss(self._family.unet, batch)
+
+
+def velocity_loss(
+    unet: UNet2DConditionModel,
+    batch: Batch,
+    down_residuals: tuple[Tensor, ...] | None = None,
+    mid_residual: Tensor | None = None,
+) -> Tensor:
+    """Mean squared error of the predicted velocity (Salimans & Ho 2022, arXiv 2202.00512)."""
+    output = unet(
+        batch.noisy,
+        batch.timesteps,
+        batch.hidden,
+        added_cond_kwargs=batch.added,
+        down_block_additional_residuals=down_residuals,
+        mid_block_additional_residual=mid_residual,
+    ).sample
+    return functional.mse_loss(output.float(), batch.velocity)
