@@ -25,6 +25,7 @@ _FULL_PROMPTS = 500
 
 
 def evaluate(
+    *,
     model: Annotated[str, typer.Argument(help="The embedded model, or a family folder.")] = "shapes",
     prompts: Annotated[
         int | None, typer.Option(min=1, help="Prompts for the base; the other sets follow. Default 500.")
@@ -60,17 +61,17 @@ def evaluate(
     from swiftdiff.models.registry import resolve_model
     from swiftdiff.quality.artist import FamilyArtist
     from swiftdiff.quality.evaluate import evaluate_family
-    from swiftdiff.quality.plan import EvaluationOptions, options_for
+    from swiftdiff.quality.plan import EvaluationOptions, scale_to
 
     parts = _parts(part)
     options = EvaluationOptions(
-        **options_for(prompts or (_QUICK_PROMPTS if quick else _FULL_PROMPTS)),
         num_inference_steps=steps,
         guidance_scale=guidance,
         seed=seed,
         batch_size=batch_size,
         device=device,
     )
+    options = scale_to(options, prompts or (_QUICK_PROMPTS if quick else _FULL_PROMPTS))
     source = resolve_model(model)
     folder = out or Path("results") / f"evaluate-{Path(model).name}"
     console = Console(stderr=True, highlight=False)

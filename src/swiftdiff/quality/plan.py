@@ -7,7 +7,7 @@ be laid beside the base's picture of the same prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -56,14 +56,15 @@ class EvaluationOptions:
         return {name: value for name, value in asdict(self).items() if name not in counts}
 
 
-def options_for(prompts: int) -> dict[str, int]:
-    """Sizes of all sets in proportion to the number of base prompts; 500 gives the model card's."""
-    return {
-        "prompts": prompts,
-        "held_out_prompts": max(5, prompts // 5),
-        "control_pictures": min(50, max(5, prompts // 10)),
-        "lora_pictures": min(24, max(4, prompts // 20)),
-    }
+def scale_to(options: EvaluationOptions, prompts: int) -> EvaluationOptions:
+    """The options with all sets in proportion to a number of base prompts; 500 gives the model card's."""
+    return replace(
+        options,
+        prompts=prompts,
+        held_out_prompts=max(5, prompts // 5),
+        control_pictures=min(50, max(5, prompts // 10)),
+        lora_pictures=min(24, max(4, prompts // 20)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

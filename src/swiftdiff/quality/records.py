@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -81,8 +82,11 @@ class RecordFile:
         """
         text = "".join(json.dumps(record.model_dump(), sort_keys=False) + "\n" for record in records)
         try:
-            torn = self._path.exists() and not self._path.read_bytes().endswith((b"\n", b""))
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write("\n" + text if torn else text)
+            with self._path.open("ab+") as file:
+                is_torn = False
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    is_torn = file.read(1) != b"\n"
+                file.write(("\n" + text if is_torn else text).encode())
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error

@@ -36,7 +36,8 @@ def wilson_share(right: int, count: int) -> Estimate:
     spread = 1 + _Z**2 / count
     centre = (share + _Z**2 / (2 * count)) / spread
     half = _Z * sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2)) / spread
-    return Estimate(share, min(centre - half, share), max(centre + half, share), count)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Estimate(share, min(low, share), max(high, share), count)
 
 
 def mean_of(values: Sequence[float]) -> Estimate:
