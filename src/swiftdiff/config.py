@@ -24,7 +24,7 @@ class AdapterStoreConfig(_Strict):
     """Where adapters come from, and how far away that is.
 
     Attributes:
-        url: Any fsspec URL or a folder; None is the model's own adapters.
+        url: Any fsspec URL or a folder, relative to the config file; None is the model's own adapters.
         latency_ms: Emulated time to the first byte of each fetch.
         bandwidth_mb_s: Emulated bandwidth in megabytes (10^6) a second; None is unlimited.
     """
