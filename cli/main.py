@@ -12,6 +12,7 @@ from swiftdiff.errors import SwiftdiffError
 
 from . import models
 from .init import init
+from .replay import replay
 
 app = typer.Typer(
     name="swiftdiff",
@@ -40,6 +41,7 @@ def _root(
 
 # One line a command. Their modules import what is heavy inside functions, so that --help is quick.
 app.command("init")(init)
+app.command("replay")(replay)
 app.add_typer(models.app, name="models")
 
 

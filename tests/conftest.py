@@ -9,3 +9,5 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks a model hub is a mistake: let it fail at once
 settings.register_profile("swiftdiff", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("swiftdiff")
+
+pytest_plugins = ["fixtures"]  # tests/support is on the path: see pyproject.toml

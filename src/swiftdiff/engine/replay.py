@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from swiftdiff.engine.arrivals import Arrival, schedule
 from swiftdiff.engine.clock import Clock, RunClock
@@ -23,23 +22,6 @@ MAX_ERROR_LENGTH = 500
 
 OpenTrace = Callable[[], Iterable[ImageRequest]]
 Observer = Callable[[RequestRecord, int], None]
-Outcome = Literal["complete", "interrupted", "stopped"]
-
-
-@dataclass(frozen=True)
-class ReplayOutcome:
-    """How a session of a replay ended.
-
-    Attributes:
-        outcome: ``complete``: every request was served or failed; ``interrupted``: by Ctrl-C; ``stopped``:
-            records could not be written, or the model could not be brought back.
-        wall_s: Seconds that the session took, warm-ups included.
-        reason: Why it stopped, or None.
-    """
-
-    outcome: Outcome
-    wall_s: float
-    reason: SwiftdiffError | None = None
 
 
 @dataclass
@@ -83,27 +65,17 @@ class Replay:
         self._clock = clock
         self._observe = observe
 
-    def run(self, open_trace: OpenTrace) -> ReplayOutcome:
+    def run(self, open_trace: OpenTrace, interrupts: Interrupts) -> None:
         """Serve what the folder has no record of.
-
-        Ctrl-C or a full disk ends it early, with everything that finished on disk.
 
         Args:
             open_trace: Reads the trace from its start each time it is called.
-        """
-        began_s = self._clock.now()
-        outcome: Outcome = "complete"
-        reason = None
-        try:
-            with Interrupts() as interrupts:
-                self._run(open_trace, interrupts)
-        except KeyboardInterrupt:
-            outcome = "interrupted"
-        except SwiftdiffError as error:
-            outcome, reason = "stopped", error
-        return ReplayOutcome(outcome, self._clock.now() - began_s, reason)
+            interrupts: Entered by the caller; Ctrl-C leaves everything that finished on disk.
 
-    def _run(self, open_trace: OpenTrace, interrupts: Interrupts) -> None:
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+            SwiftdiffError: Records cannot be written, or the model cannot be brought back.
+        """
         done, end_s = self._read_progress()
         clock = RunClock(self._clock, start_s=end_s)
         for request in _warmup_requests(open_trace, self._options.num_warmups):

@@ -11,7 +11,10 @@ __all__ = ["ENGINES", "Served", "ServingSystem", "build_system"]
 
 
 def _diffusers(config: ServingConfig) -> ServingSystem:
-    from swiftdiff.systems.diffusers import DiffusersSystem
+    from swiftdiff.models.quiet import quiet_libraries
+
+    with quiet_libraries():
+        from swiftdiff.systems.diffusers import DiffusersSystem
 
     return DiffusersSystem(config)
 

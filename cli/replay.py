@@ -1,0 +1,242 @@
+"""The command ``swiftdiff replay``: a trace in, pictures and tables out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swiftdiff.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from swiftdiff.engine.options import Load, ReplayOptions
+    from swiftdiff.engine.session import Ended
+    from swiftdiff.report.result import RunResult
+
+DEFAULT_CONFIG = "configs/diffusers.toml"
+DEFAULT_PERCENTILES = "50,90,95,99"
+EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def replay(
+    trace: Annotated[
+        Path | None, typer.Argument(metavar="TRACE", help="JSONL file of requests; optional with --resume.")
+    ] = None,
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG.toml", help="The system that serves. Default: stock diffusers."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run's folder. Default: results/<time>-<trace>-<system>."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Serve the first N requests.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(metavar="X", help="Let requests arrive X times as fast as the trace says.")
+    ] = None,
+    request_rate: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Random arrivals, R requests a second; inf is all at once."),
+    ] = None,
+    burstiness: Annotated[
+        float | None,
+        typer.Option(metavar="B", help="With --request-rate: gamma shape of the gaps; 1 is Poisson."),
+    ] = None,
+    max_concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="C", help="Closed loop: C requests under way, the next when one ends."),
+    ] = None,
+    num_warmups: Annotated[
+        int, typer.Option(min=0, metavar="W", help="Requests served beforehand and not counted.")
+    ] = 0,
+    goodput: Annotated[
+        str | None,
+        typer.Option(metavar="e2el:MS", help="SLO for every request, in place of the trace's slo_ms."),
+    ] = None,
+    metric_percentiles: Annotated[
+        str, typer.Option(metavar="P,P…", help="Percentiles of the latency table.")
+    ] = DEFAULT_PERCENTILES,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="With --request-rate: of the gaps.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run: serve what is missing.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
+    ] = False,
+) -> None:
+    """Replay TRACE through a serving system: pictures, records, tables and a plot.
+
+    With no other option the embedded model serves it with stock diffusers, and
+    requests arrive when the trace says. Latency counts from the arrival.
+
+    Exit codes: 0 every request was served; 1 some failed; 2 a mistake in the
+    command or its files, or a disk that takes no more; 130 Ctrl-C, after writing
+    down what finished.
+    """
+    from swiftdiff.report.run_report import read_result, write_report
+
+    percentiles = _parse_percentiles(metric_percentiles)
+    try:
+        if resume is not None:
+            given = (config, out, limit, speed, request_rate, burstiness, max_concurrency, goodput, seed)
+            if any(option is not None for option in given) or num_warmups:
+                raise ConfigError(
+                    "--resume goes on as the run began: besides it there can only be TRACE, "
+                    "--metric-percentiles and --json"
+                )
+            ended = _resume(resume, trace)
+        elif trace is None:
+            raise ConfigError("name a trace: swiftdiff replay TRACE (swiftdiff init DIR writes an example)")
+        else:
+            load = _load(speed, request_rate, burstiness, max_concurrency, seed)
+            options = _options(load, limit, num_warmups, goodput)
+            ended = _start(trace, config, options, out)
+        try:
+            result = write_report(ended.folder, percentiles)
+        except StorageError as error:  # a full disk: show at least what can be read
+            ended = dataclasses.replace(ended, outcome="stopped", reason=ended.reason or error)
+            result = read_result(ended.folder, percentiles)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _print_result(result, ended, percentiles)
+    raise typer.Exit(_exit_code(ended, result))
+
+
+def _start(trace: Path, config: Path | None, options: ReplayOptions, out: Path | None) -> Ended:
+    from swiftdiff.config import load_config
+    from swiftdiff.engine.session import resolve_paths, start_run
+    from swiftdiff.resources import path as resource
+
+    from .terminal import ProgressObserver
+
+    config = config if config is not None else resource(DEFAULT_CONFIG)
+    serving = resolve_paths(load_config(config), config.resolve().parent)
+    folder = out if out is not None else _default_folder(trace, serving.name)
+    with ProgressObserver() as observer:
+        return start_run(trace, serving, options, folder, argv=sys.argv, observer=observer)
+
+
+def _resume(folder: Path, trace: Path | None) -> Ended:
+    from swiftdiff.engine.session import resume_run
+
+    from .terminal import ProgressObserver
+
+    with ProgressObserver() as observer:
+        return resume_run(folder, trace, observer=observer)
+
+
+def _load(
+    speed: float | None,
+    request_rate: float | None,
+    burstiness: float | None,
+    max_concurrency: int | None,
+    seed: int | None,
+) -> Load:
+    from swiftdiff.engine.options import ClosedLoad, RateLoad, TraceLoad
+
+    ways = {"--speed": speed, "--request-rate": request_rate, "--max-concurrency": max_concurrency}
+    chosen = [name for name, value in ways.items() if value is not None]
+    if len(chosen) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} exclude each other; choose one")
+    for name, value in (("--burstiness", burstiness), ("--seed", seed)):
+        if value is not None and request_rate is None:
+            raise ConfigError(f"{name} has a meaning only with --request-rate")
+    for name, value in (("--speed", speed), ("--request-rate", request_rate), ("--burstiness", burstiness)):
+        can_be_infinite = name == "--request-rate"
+        if value is not None and not (value > 0 and (can_be_infinite or math.isfinite(value))):
+            allowed = "a number above 0" + (" or inf" if can_be_infinite else "")
+            raise ConfigError.for_field(name, value, allowed)
+    if request_rate is not None:
+        return RateLoad(
+            request_rate=request_rate,
+            burstiness=1.0 if burstiness is None else burstiness,
+            seed=0 if seed is None else seed,
+        )
+    if max_concurrency is not None:
+        return ClosedLoad(max_concurrency=max_concurrency)
+    return TraceLoad(speed=1.0 if speed is None else speed)
+
+
+def _options(load: Load, limit: int | None, num_warmups: int, goodput: str | None) -> ReplayOptions:
+    from swiftdiff.engine.options import ReplayOptions
+
+    slo_ms = None
+    if goodput is not None:
+        match = re.fullmatch(r"e2el:([0-9]+(?:\.[0-9]+)?)", goodput)
+        slo_ms = float(match[1]) if match else 0.0
+        if slo_ms <= 0:
+            raise ConfigError.for_field(
+                "--goodput", goodput, "e2el: and milliseconds above 0, such as e2el:2000"
+            )
+    return ReplayOptions(load=load, limit=limit, num_warmups=num_warmups, slo_ms=slo_ms)
+
+
+def _parse_percentiles(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 <= value <= 100 for value in values):
+        raise ConfigError.for_field("--metric-percentiles", text, "numbers from 0 to 100, such as 50,90,99")
+    return values
+
+
+def _default_folder(trace: Path, system: str) -> Path:
+    name = trace.name.removesuffix(".gz").removesuffix(".jsonl")
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{name}-{system}").strip("._") or "run"
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{safe}"
+    candidates = (Path("results") / (stem if n == 1 else f"{stem}-{n}") for n in itertools.count(1))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _print_result(result: RunResult, ended: Ended, percentiles: Sequence[float]) -> None:
+    from rich.console import Console
+
+    from swiftdiff.report.run_report import PLOT, REPORT, TABLES
+    from swiftdiff.report.tables import run_tables
+
+    from .terminal import print_table
+
+    console = Console(highlight=False)
+    for table in run_tables(result, percentiles):
+        print_table(console, table)
+    folder = ended.folder.path
+    places = {"pictures": folder / "images", "tables": f"{folder / REPORT}, {folder / TABLES}"}
+    if (folder / PLOT).exists():
+        places["plot"] = folder / PLOT
+    for name, place in (places | {"records": ended.folder.records_path}).items():
+        console.print(f"{name + ':':10}{place}", markup=False, soft_wrap=True)
+    if ended.reason is not None:
+        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    if not result.complete:
+        done = result.info.num_requests - result.remaining
+        console.print(
+            f"\nINCOMPLETE: {done} of {result.info.num_requests} requests are on disk. Go on with\n"
+            f"  swiftdiff replay --resume {folder}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _exit_code(ended: Ended, result: RunResult) -> int:
+    if ended.outcome == "interrupted":
+        return EXIT_INTERRUPTED
+    if ended.outcome == "stopped":
+        return EXIT_MISTAKE
+    return EXIT_FAILED if result.summary.failed else 0

@@ -1,0 +1,231 @@
+"""Owns a session of work on a run, from its first file to its last record, new or resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from swiftdiff.config import AdapterStoreConfig, ServingConfig
+from swiftdiff.engine.clock import Clock, RealClock
+from swiftdiff.engine.interrupt import Interrupts
+from swiftdiff.engine.options import ReplayOptions
+from swiftdiff.engine.replay import Replay
+from swiftdiff.engine.run_folder import RunFolder, RunInfo, Session
+from swiftdiff.errors import StorageError, SwiftdiffError
+from swiftdiff.request import RequestRecord
+from swiftdiff.systems import ServingSystem, build_system
+from swiftdiff.telemetry.environment import describe_environment
+from swiftdiff.telemetry.memory import peak_device_bytes, peak_host_bytes
+from swiftdiff.trace import TraceInfo, read_trace, scan_trace
+
+Build = Callable[[ServingConfig], ServingSystem]
+
+
+class SessionObserver:
+    """Is told how a session goes; this one keeps quiet. Made to be overridden."""
+
+    def loading(self, config: ServingConfig) -> None:
+        """The model is about to be loaded."""
+
+    def started(self, folder: Path, num_requests: int, done: int) -> None:
+        """Requests are about to be served; ``done`` of them were in earlier sessions."""
+
+    def recorded(self, record: RequestRecord, waiting: int) -> None:
+        """A request was served or failed; ``waiting`` further ones have arrived."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a session ended.
+
+    Attributes:
+        folder: The run's.
+        outcome: ``complete``: every request was served or failed; ``interrupted``: by Ctrl-C; ``stopped``:
+            records could not be written, or the model could not be brought back.
+        reason: Why it stopped, or None.
+    """
+
+    folder: RunFolder
+    outcome: Literal["complete", "interrupted", "stopped"]
+    reason: SwiftdiffError | None = None
+
+
+def start_run(
+    trace: Path,
+    config: ServingConfig,
+    options: ReplayOptions,
+    out: Path,
+    *,
+    argv: list[str],
+    observer: SessionObserver | None = None,
+    clock: Clock | None = None,
+    build: Build = build_system,
+) -> Ended:
+    """Replay a trace into a new folder.
+
+    Args:
+        trace: The trace's file.
+        config: The system; relative paths in it count from the working folder.
+        options: When requests arrive, and how many are served.
+        out: The run's folder: not there yet, or empty. It is made once the model is loaded.
+        argv: The command line, for ``environment.json``.
+        observer: Is told how it goes.
+        clock: The time; None is the machine's.
+        build: Makes the system.
+
+    Raises:
+        SwiftdiffError: The trace, the config's model or the folder cannot be used. Later mistakes are in
+        `Ended`. KeyboardInterrupt: Ctrl-C before there was a folder.
+    """
+    observer = observer or SessionObserver()
+    RunFolder(out).check_free()
+    scanned = scan_trace(trace)
+    began_s = time.perf_counter()
+    system = _prepare(config, observer, build)
+    info = _describe_run(scanned, config, options, system)
+    folder = RunFolder.create(out, config, info, describe_environment(argv))
+    setup_s = time.perf_counter() - began_s
+    return _work(folder, info, system, setup_s, 0, observer=observer, clock=clock or RealClock())
+
+
+def resume_run(
+    path: Path,
+    trace: Path | None = None,
+    *,
+    observer: SessionObserver | None = None,
+    clock: Clock | None = None,
+    build: Build = build_system,
+) -> Ended:
+    """Serve what is missing in a run's folder, with the same trace, system and load.
+
+    Args:
+        path: The run's folder.
+        trace: Where the trace lies now; None is where it was.
+        observer: Is told how it goes.
+        clock: The time; None is the machine's.
+        build: Makes the system.
+
+    Raises:
+        SwiftdiffError: The folder is no run's or is damaged, or the trace is not the same any more.
+        KeyboardInterrupt: Ctrl-C while the model was loaded.
+    """
+    observer = observer or SessionObserver()
+    folder = RunFolder.open(path)
+    info = folder.read_info()
+    scanned = scan_trace(trace or Path(info.trace))
+    if scanned.sha256 != info.trace_sha256:
+        raise StorageError(
+            f"{scanned.path} is not the trace that {path} was made with: its SHA-256 begins with "
+            f"{scanned.sha256[:12]}, the run's with {info.trace_sha256[:12]}"
+        )
+    info = info.model_copy(update={"trace": str(scanned.path.resolve())})
+    folder.drop_torn_record()
+    done = sum(not record.warmup for record in folder.read_records())
+    if done >= info.num_requests:
+        return Ended(folder, "complete")
+    began_s = time.perf_counter()
+    system = _prepare(folder.read_config(), observer, build)
+    setup_s = time.perf_counter() - began_s
+    return _work(folder, info, system, setup_s, done, observer=observer, clock=clock or RealClock())
+
+
+def resolve_paths(config: ServingConfig, base: Path) -> ServingConfig:
+    """Return a config whose relative model and adapter folders are absolute, so that it holds anywhere.
+
+    Args:
+        config: As it was read.
+        base: Folder that adapter folders count from, and models unless they lie below the working folder.
+    """
+    model, url = config.model, config.adapters.url
+    if "/" in model or "\\" in model or model.endswith(".safetensors"):
+        candidates = (base / model, Path(model).expanduser())
+        model = next((str(path.resolve()) for path in candidates if path.exists()), model)
+    if url is not None and "://" not in url and "::" not in url:
+        url = str((base / Path(url).expanduser()).resolve())
+    adapters = AdapterStoreConfig.model_validate(config.adapters.model_dump() | {"url": url})
+    return config.model_copy(update={"model": model, "adapters": adapters})
+
+
+def _prepare(config: ServingConfig, observer: SessionObserver, build: Build) -> ServingSystem:
+    observer.loading(config)
+    system = build(config)
+    system.warm_up()
+    return system
+
+
+def _work(
+    folder: RunFolder,
+    info: RunInfo,
+    system: ServingSystem,
+    setup_s: float,
+    done: int,
+    *,
+    observer: SessionObserver,
+    clock: Clock,
+) -> Ended:
+    """Serve until the trace ends, Ctrl-C, or a disk that takes no more records; then note how it went."""
+    trace = Path(info.trace)
+    began_at, began_s = _now(), clock.now()
+    ended = Ended(folder, "complete")
+    observer.started(folder.path, info.num_requests, done)
+    try:
+        with Interrupts() as interrupts:
+            replay = Replay(
+                system, folder, trace.parent, info.options, clock=clock, observe=observer.recorded
+            )
+            replay.run(lambda: read_trace(trace), interrupts)
+    except KeyboardInterrupt:
+        ended = Ended(folder, "interrupted")
+    except SwiftdiffError as error:
+        ended = Ended(folder, "stopped", error)
+    finally:
+        system.close()
+    session = Session(
+        started_at=began_at,
+        outcome=ended.outcome,
+        setup_s=setup_s,
+        wall_s=clock.now() - began_s,
+        peak_host_bytes=peak_host_bytes(),
+        peak_device_bytes=peak_device_bytes(info.device),
+    )
+    try:
+        folder.append_session(session)
+    except StorageError as error:
+        return Ended(folder, "stopped", ended.reason or error)
+    return ended
+
+
+def _describe_run(
+    scanned: TraceInfo, config: ServingConfig, options: ReplayOptions, system: ServingSystem
+) -> RunInfo:
+    limit = options.limit if options.limit is not None else scanned.num_requests
+    return RunInfo(
+        trace=str(scanned.path.resolve()),
+        trace_sha256=scanned.sha256,
+        num_requests=min(limit, scanned.num_requests),
+        options=options,
+        system=config.name,
+        engine=config.engine,
+        exactness=system.exactness,
+        model=config.model,
+        device=config.device,
+        emulated_store=_describe_emulation(config.adapters),
+        started_at=_now(),
+    )
+
+
+def _describe_emulation(adapters: AdapterStoreConfig) -> str | None:
+    parts = []
+    if adapters.latency_ms:
+        parts.append(f"{adapters.latency_ms:g} ms latency")
+    if adapters.bandwidth_mb_s is not None:
+        parts.append(f"{adapters.bandwidth_mb_s:g} MB/s")
+    return ", ".join(parts) or None
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
