@@ -12,7 +12,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def tree_paths() -> set[str]:
     """The files and folders that the README's tree names, as paths from the root."""
     block = next(
-        block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "src/swiftdiff/" in block
+        block
+        for block in re.findall(r"^```\w*\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+        if "src/swiftdiff/" in block
     )
     parents: list[str] = []
     paths = set()
