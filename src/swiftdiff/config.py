@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from swiftdiff.errors import ConfigError
-from swiftdiff.validation import describe
+from swiftdiff.validation import StrictModel, describe
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 SchedulerName = Literal["euler", "dpmpp_2m", "ddim"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class AdapterStoreConfig(_Strict):
+class AdapterStoreConfig(StrictModel):
     """Where adapters come from, and how far away that is.
 
     Attributes:
@@ -34,7 +30,7 @@ class AdapterStoreConfig(_Strict):
     bandwidth_mb_s: Annotated[float, Field(gt=0)] | None = None
 
 
-class DiffusersConfig(_Strict):
+class DiffusersConfig(StrictModel):
     """Options of the stock baseline.
 
     Attributes:
@@ -50,7 +46,7 @@ class DiffusersConfig(_Strict):
     max_cached_controlnets: Annotated[int, Field(ge=0)] = 8
 
 
-class ServingConfig(_Strict):
+class ServingConfig(StrictModel):
     """One way of serving a trace.
 
     Attributes:

@@ -6,9 +6,10 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from swiftdiff.errors import RequestError
+from swiftdiff.validation import StrictModel
 
 MAX_STEPS = 1000  # the length of the noise schedule that SDXL is trained with
 MAX_SIDE = 4096
@@ -44,11 +45,7 @@ RequestId = Annotated[str, AfterValidator(_check_request_id)]
 ImagePath = Annotated[str, AfterValidator(_check_image_path)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class ControlNetUse(_Strict):
+class ControlNetUse(StrictModel):
     """One ControlNet of a request.
 
     Attributes:
@@ -67,14 +64,14 @@ class ControlNetUse(_Strict):
     end: float = 1.0
 
 
-class LoraUse(_Strict):
+class LoraUse(StrictModel):
     """One LoRA of a request: the adapter's id in the store and its scale."""
 
     id: Annotated[str, Field(min_length=1)]
     scale: float = 1.0
 
 
-class ImageRequest(_Strict):
+class ImageRequest(StrictModel):
     """One timed text-to-image request: one line of a trace.
 
     Types, names and finiteness are checked here. Whether the request can be served (its steps, its size) is
@@ -111,7 +108,7 @@ class ImageRequest(_Strict):
     slo_ms: Annotated[float, Field(gt=0)] | None = None
 
 
-class RequestRecord(_Strict):
+class RequestRecord(StrictModel):
     """How one request went: one line of ``requests.jsonl``.
 
     All ``_s`` fields are seconds; moments count from the run's start. ``latency_s`` is from the scheduled

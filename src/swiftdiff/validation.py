@@ -1,4 +1,4 @@
-"""Turns pydantic's complaints into one sentence that names field, value and what would be right."""
+"""Owns how values from outside are validated: strictly, and with complaints that say what would be right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 # What a value should have been, by pydantic's error type.
@@ -34,6 +34,12 @@ _BOUNDS = {
     "literal_error": ("one of {}", "expected"),
     "value_error": ("{}", "error"),
 }
+
+
+class StrictModel(BaseModel):
+    """A frozen model that takes no value of another type, no unknown field, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,12 @@ def test_a_trace_that_cannot_be_opened_is_refused(kind: str, tmp_path: Path) -> 
     if kind == "folder":
         path.mkdir()
     assert refusal(path).startswith(f"cannot read trace {path}: ")
+
+
+def test_a_pipe_is_refused_since_a_trace_is_read_twice(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    assert "save it to a file first" in refusal(path)
 
 
 def test_a_scan_counts_hashes_and_says_where_control_images_are(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,6 +169,9 @@ def _check_utf8(line: bytes, where: str) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[io.BufferedReader]:
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            raise TraceError(f"cannot read trace {path}: a trace is read twice, so save it to a file first")
         file = path.open("rb")
     except OSError as error:
         raise TraceError(f"cannot read trace {path}: {error.strerror or error}") from error
