@@ -16,7 +16,7 @@ from swiftdiff.systems.base import Exactness, Served
 
 
 class FakeSystem:
-    """Takes ``service_s`` for a request and ``restore_s`` afterwards, on its clock; paints the seed as a colour.
+    """Takes ``service_s`` for a request and ``restore_s`` after it on its clock; paints with the seed.
 
     Args:
         clock: Moved by serving.

@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests share; what is slow to import is imported when a test asks for it."""
+"""Fixtures that several folders of tests share; slow imports wait until a test asks for them."""
 
 from __future__ import annotations
 

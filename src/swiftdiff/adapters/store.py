@@ -74,7 +74,7 @@ class AdapterStore:
         except Exception as error:
             raise AdapterError(f"adapter store {url!r} cannot be opened: {error}") from error
         self._filesystem: fsspec.AbstractFileSystem = filesystem
-        self._root = str(root).rstrip("/")
+        self._prefix = f"{str(root).rstrip('/')}/" if root else ""  # the root of an archive is empty
 
     def controlnet_ids(self) -> list[str]:
         """Return the ids of the store's ControlNets, sorted; empty if the store cannot be listed."""
@@ -114,7 +114,7 @@ class AdapterStore:
 
     def _list(self, folder: str) -> list[str]:
         try:
-            entries = self._filesystem.ls(f"{self._root}/{folder}", detail=False)
+            entries = self._filesystem.ls(f"{self._prefix}{folder}", detail=False)
         except Exception:  # a store that cannot list (plain HTTP, say) still serves by id
             return []
         return [PurePosixPath(str(entry).rstrip("/")).name for entry in entries]
@@ -122,7 +122,7 @@ class AdapterStore:
     def _fetch(self, kind: str, adapter_id: str, names: list[str]) -> tuple[list[Path], int, float]:
         began = self._clock()
         try:
-            sizes = [int(self._filesystem.size(f"{self._root}/{name}") or 0) for name in names]
+            sizes = [int(self._filesystem.size(f"{self._prefix}{name}") or 0) for name in names]
             paths = [self._bring(name) for name in names]
         except FileNotFoundError as error:
             raise self._missing(kind, adapter_id, names) from error
@@ -134,7 +134,7 @@ class AdapterStore:
         return paths, sum(sizes), self._clock() - began
 
     def _bring(self, name: str) -> Path:
-        remote = f"{self._root}/{name}"
+        remote = f"{self._prefix}{name}"
         if isinstance(self._filesystem, LocalFileSystem):
             return Path(remote)
         if self._downloads is None:
