@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from swiftdiff.request import validate_servable
+from swiftdiff.trace import parse_request
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -48,3 +51,8 @@ def test_its_tree_names_nothing_that_is_not_there() -> None:
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
 def test_its_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
+
+
+def test_its_example_of_a_trace_line_is_servable() -> None:
+    (example,) = re.findall(r"^```json\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    validate_servable(parse_request(example.replace("\n", ""), "README.md"))
