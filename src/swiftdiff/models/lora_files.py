@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from swiftdiff.errors import AdapterError, StorageError
 from swiftdiff.models.kohya_names import kohya_unet_name
+from swiftdiff.models.saving import FILE_MODE
 
 LoraFormat = Literal["diffusers", "kohya"]
 Layers = Mapping[str, "LoraLayer"]
@@ -211,6 +212,7 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata=metadata)
+        temporary.chmod(FILE_MODE)
         temporary.replace(path)
     except Exception as error:  # safetensors raises its own kinds for a full disk
         temporary.unlink(missing_ok=True)

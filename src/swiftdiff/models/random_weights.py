@@ -15,7 +15,13 @@ from torch import nn
 # name counts.
 TEXT_ENCODER_GAINS = {r"(out_proj|fc2)\.": 0.3}
 UNET_GAINS = {r"^conv_out\.": 1.6, r"(\.conv2|to_out\.0|ff\.net\.2|proj_out)\.": 0.5}
-CONTROLNET_GAINS = {r"^controlnet_(down|mid)": 0.3, r"cond_embedding\.conv_out": 1.0, **UNET_GAINS}
+# A ControlNet's picture passes eight layers that each halve it, and is then added to far larger latents.
+CONTROLNET_GAINS = {
+    r"^controlnet_(down|mid)": 0.3,
+    r"cond_embedding\.conv_out": 15.0,
+    r"cond_embedding": 1.7,
+    **UNET_GAINS,
+}
 # Untrained denoising ends with latents far outside a trained model's range; the decoder's first layer brings
 # them back.
 VAE_GAINS = {r"^decoder\.conv_in\.": 0.01, r"^decoder\.conv_out\.": 0.6, r"(\.conv2|to_out\.0)\.": 0.5}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from swiftdiff.errors import StorageError
 from swiftdiff.models.quiet import quiet_libraries
 
+FILE_MODE = 0o644  # safetensors makes files that only their owner can read, and adapter stores are shared
+
 if TYPE_CHECKING:
     from diffusers import ControlNetModel, StableDiffusionXLPipeline
 
@@ -44,6 +46,7 @@ def save_half(model: StableDiffusionXLPipeline | ControlNetModel, folder: Path) 
                     for key, value in tensors.items()
                 }
                 save_file(half, file, metadata=metadata)
+            file.chmod(FILE_MODE)
         for config in folder.glob("text_encoder*/config.json"):
             content = json.loads(config.read_text(encoding="utf-8"))
             content["dtype"] = "float32"
