@@ -10,4 +10,4 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks a model hub is a mistake:
 settings.register_profile("swiftdiff", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("swiftdiff")
 
-pytest_plugins = ["fixtures"]  # tests/support is on the path: see pyproject.toml
+pytest_plugins = ["shared_fixtures"]  # tests/support is on the path: see pyproject.toml
