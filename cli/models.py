@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from swiftdiff.models.registry import ModelListing, list_models
 
+from .models_train import train
+
 app = typer.Typer(help="List, build, train and evaluate models.", no_args_is_help=True)
+app.command("train")(train)
 
 
 @app.command("list")
@@ -28,16 +32,10 @@ def show_models(
     if as_json:
         print(json.dumps([dataclasses.asdict(listing) for listing in listings], indent=2))
         return
-    table = Table(title="Models", title_justify="left")
-    for column, justify in (
-        ("name", "left"),
-        ("kind", "left"),
-        ("parameters", "right"),
-        ("on disk", "right"),
-    ):
-        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("native size", justify="right")
-    table.add_column("adapters")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("name", "kind", "parameters", "on disk", "native size", "adapters"):
+        right = column in ("parameters", "on disk", "native size")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for listing in listings:
         table.add_row(*_row(listing))
     console = Console()
@@ -69,7 +67,7 @@ def build(
 
 def _row(listing: ModelListing) -> tuple[str, ...]:
     if not listing.available:
-        return listing.name, listing.kind, "–", "not installed", "–", "–"
+        return listing.name, listing.kind, "–", "–", "–", "not installed"
     parameters = "–" if listing.parameters is None else f"{listing.parameters / 1e6:,.1f} M"
     size = "–" if listing.native_size is None else f"{listing.native_size}×{listing.native_size}"
     disk = _bytes(listing.disk_bytes) if listing.disk_bytes else "–"

@@ -49,7 +49,7 @@ def edges_from_scene(scene: Scene, side: int = 128) -> Image8:
 
 
 def _depth(distance: Floats, reach: Floats) -> Image8:
-    """Domes on a ground that comes nearer towards the bottom; `distance`, `reach` in pixels, [K, H, W], [K]."""
+    """Domes on a ground that nears towards the bottom; `distance` [K, H, W] and `reach` [K] in pixels."""
     height, width = distance.shape[-2:]
     ground = np.broadcast_to(np.linspace(0.08, 0.30, height, dtype=np.float32)[:, None], (height, width))
     domes = 0.55 + 0.42 * np.sqrt(np.clip(-distance / np.maximum(reach, 1)[:, None, None], 0, 1))
@@ -77,7 +77,7 @@ _PALETTE = np.array([*COLOURS.values(), *BACKGROUNDS.values()], np.float32)
 def nearest_palette_index(image: Image8) -> np.ndarray[tuple[int, int], np.dtype[np.intp]]:
     """Index of each pixel's nearest name, [H, W]: first the COLOURS, then the BACKGROUNDS.
 
-    Shading scales a colour, so colours are compared after dividing by a common brightness where bright enough.
+    Shading scales a colour, so a pixel is compared with each colour at its best brightness.
     """
     pixels = image.astype(np.float32)[:, :, None, :]
     difference = pixels - _PALETTE
@@ -98,7 +98,8 @@ def depth_from_image(image: Image8) -> Image8:
     Exact for the world's own pictures up to a pixel; for other pictures a plausible steering image.
     """
     index = ndimage.median_filter(nearest_palette_index(image), size=3)
-    distances, reaches = [], []
+    distances: list[Floats] = []
+    reaches: list[float] = []
     for colour in range(len(COLOURS)):
         labels, number = ndimage.label(index == colour)
         for region in range(1, number + 1):
@@ -107,7 +108,7 @@ def depth_from_image(image: Image8) -> Image8:
                 continue
             rows, columns = np.nonzero(inside)
             distances.append(-ndimage.distance_transform_edt(inside).astype(np.float32))
-            reaches.append(max(np.ptp(rows), np.ptp(columns)) / 2)
+            reaches.append(float(max(np.ptp(rows), np.ptp(columns))) / 2)
     if not distances:
         distances, reaches = [np.full(image.shape[:2], np.inf, np.float32)], [1.0]
     return _depth(np.stack(distances), np.array(reaches, np.float32))

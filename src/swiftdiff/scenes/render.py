@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .scene import BACKGROUNDS, COLOURS, Scene, SceneObject
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Image8 = NDArray[np.uint8]
 
 
@@ -107,7 +108,7 @@ class Geometry:
     @property
     def coverage(self) -> Floats:
         """How much of each pixel each object covers, [N, 3, S, S] in 0..1."""
-        return np.clip(np.float32(0.5) - self.distance, 0, 1)
+        return np.asarray(np.clip(np.float32(0.5) - self.distance, 0, 1))
 
 
 def geometry(scenes: Sequence[Scene], side: int) -> Geometry:

@@ -21,7 +21,8 @@ def _nearest_distance(fields: Geometry) -> Floats:
 
 
 def _grey(picture: Floats) -> Floats:
-    return picture @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.asarray(grey, np.float32)
 
 
 def _pixel_grid(fields: Geometry) -> tuple[Floats, Floats]:
@@ -96,9 +97,8 @@ def _pixel(fields: Geometry) -> Floats:
     coarse = np.round(coarse * 5) / np.float32(5)
     picture = coarse.repeat(block, 1).repeat(block, 2)
     edge = np.arange(side) % block == 0
-    return picture * np.where(edge[None, :, None, None] | edge[None, None, :, None], 0.86, 1.0).astype(
-        np.float32
-    )
+    lines = np.where(edge[:, None] | edge, np.float32(0.86), np.float32(1.0))
+    return np.asarray(picture * lines[None, :, :, None])
 
 
 def _stripes(fields: Geometry) -> Floats:

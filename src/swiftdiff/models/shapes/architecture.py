@@ -1,8 +1,8 @@
 """Widths and depths of the shapes family, all in stock classes, and why they are what they are.
 
 Latents of 32x32 (a 4x autoencoder on 128x128 pictures) because two guidance halves or lanes spread over
-cores better there than at 16x16. Three levels of 64, 128 and 160 channels keep a guided step of the stock UNet
-under 50 ms on two cores, and the base with three ControlNets under 50 MB in half precision.
+cores better there than at 16x16. Three levels of 64, 128 and 160 channels keep a guided step of the stock
+UNet under 50 ms on two cores, and the base with three ControlNets under 50 MB in half precision.
 """
 
 from __future__ import annotations

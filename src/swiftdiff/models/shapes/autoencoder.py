@@ -13,9 +13,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...scenes.render import geometry, shade
-from ...scenes.scene import sample_scene
-from ...scenes.styles import STYLES
+from swiftdiff.scenes.render import geometry, shade
+from swiftdiff.scenes.scene import sample_scene
+from swiftdiff.scenes.styles import STYLES
+
 from .trainer import Plan
 
 PLAN = Plan("autoencoder", steps=4000, batch_size=32, learning_rate=1.5e-3, ema_decay=0.998, weight_decay=0.0)
@@ -35,9 +36,11 @@ class AutoencoderTask:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
+        """What is trained."""
         return {"vae": self._autoencoder}
 
     def loss(self, rng: np.random.Generator, batch_size: int, fraction: float) -> Tensor:
+        """Loss of one fresh batch."""
         pictures, weight = sample_pictures(rng, batch_size)
         target = pictures.to(self._device)
         posterior = self._autoencoder.encode(target).latent_dist
@@ -52,11 +55,10 @@ class AutoencoderTask:
         slopes = (error.diff(dim=-1).abs() * weight[..., 1:]).mean() + (
             error.diff(dim=-2).abs() * weight[..., 1:, :]
         ).mean()
-        kl = (
-            0.5
-            * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-        )
-        return pixel + 0.5 * slopes + _KL_WEIGHT * kl
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        total: Tensor = pixel + 0.5 * slopes + _KL_WEIGHT * kl
+        return total
 
 
 def sample_pictures(rng: np.random.Generator, number: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
 
-from ...scenes.control import control_from_scene
+from swiftdiff.scenes.control import control_from_scene
+
 from .diffusion import BatchMaker, Family, velocity_loss
 from .trainer import Plan
 
@@ -26,7 +27,7 @@ def controlnet_plans(kind: str) -> tuple[tuple[int, Plan], ...]:
 
 
 class ControlNetTask:
-    """Train a stock ControlNetModel (Zhang et al. 2023, arXiv 2302.05543) on scenes and their control images."""
+    """A stock ControlNetModel (Zhang et al. 2023, arXiv 2302.05543) on scenes and their control images."""
 
     def __init__(self, family: Family, controlnet: ControlNetModel, kind: str, side: int) -> None:
         self._family = family
@@ -38,9 +39,11 @@ class ControlNetTask:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
+        """What is trained."""
         return {"controlnet": self._controlnet}
 
     def loss(self, rng: np.random.Generator, batch_size: int, fraction: float) -> Tensor:
+        """Loss of one fresh batch."""
         scenes = self._batches.scenes(rng, batch_size)
         with torch.no_grad():
             batch = self._batches.make(rng, scenes, drop=_DROP)

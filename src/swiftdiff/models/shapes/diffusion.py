@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from ...scenes.captions import caption
-from ...scenes.render import Image8, render
-from ...scenes.scene import Scene, sample_scene
+from swiftdiff.scenes.captions import caption
+from swiftdiff.scenes.render import Image8, render
+from swiftdiff.scenes.scene import Scene, sample_scene
+
 from .architecture import build_scheduler, time_ids
 from .trainer import Plan
 from .vocabulary import build_tokenizers
@@ -45,9 +46,11 @@ class Family:
 
     @property
     def parts(self) -> dict[str, nn.Module]:
+        """What the base stage trains, by its name in the pipeline."""
         return {"unet": self.unet, "text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
 
     def freeze(self) -> None:
+        """Stop training every part."""
         for module in (self.vae, *self.parts.values()):
             module.requires_grad_(False)
 
@@ -76,9 +79,11 @@ class BatchMaker:
         self._alphas_cumprod = build_scheduler().alphas_cumprod.to(family.device)
 
     def scenes(self, rng: np.random.Generator, number: int) -> list[Scene]:
+        """Fresh scenes without held-out pairs."""
         return [sample_scene(rng) for _ in range(number)]
 
     def make(self, rng: np.random.Generator, scenes: Sequence[Scene], drop: float = _DROP) -> Batch:
+        """Noise the scenes\' pictures at stratified timesteps; `drop` of the prompts become zeros."""
         family, number = self._family, len(scenes)
         latents = self._latents(self._draw(scenes, self._side))
         noise = torch.from_numpy(rng.standard_normal(tuple(latents.shape), np.float32)).to(family.device)
@@ -102,7 +107,7 @@ class BatchMaker:
         )
 
     def encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """SDXL's conditioning: both penultimate layers side by side [N, T, D], and the pooled vector [N, P]."""
+        """SDXL's conditioning: both penultimate layers side by side [N, T, D], the pooled vector [N, P]."""
         family = self._family
         hidden, pooled = [], None
         for tokenizer, encoder in zip(
@@ -119,7 +124,8 @@ class BatchMaker:
     def _latents(self, pictures: Image8) -> Tensor:
         vae = self._family.vae
         pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self._family.device).float() / 127.5 - 1
-        return vae.encode(pixels).latent_dist.mode().float() * float(vae.config["scaling_factor"])
+        latents: Tensor = vae.encode(pixels).latent_dist.mode().float()
+        return latents * float(vae.config["scaling_factor"])
 
 
 class BaseTask:
@@ -132,9 +138,11 @@ class BaseTask:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
+        """What is trained."""
         return self._family.parts
 
     def loss(self, rng: np.random.Generator, batch_size: int, fraction: float) -> Tensor:
+        """Loss of one fresh batch."""
         batch = self._batches.make(rng, self._batches.scenes(rng, batch_size))
         return velocity_loss(self._family.unet, batch)
 

@@ -12,7 +12,9 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from ...scenes.styles import render_style
+from swiftdiff.models.lora_files import LoraFormat
+from swiftdiff.scenes.styles import render_style
+
 from .diffusion import BatchMaker, Family, velocity_loss
 from .trainer import Plan
 
@@ -30,7 +32,7 @@ class LoraRecipe:
     rank: int
     alpha: float
     targets: tuple[str, ...]
-    file_format: str
+    file_format: LoraFormat
     text_encoders: bool = False
 
 
@@ -105,9 +107,11 @@ class LoraTask:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
+        """What is trained."""
         return self._family.parts if self._recipe.text_encoders else {"unet": self._family.unet}
 
     def loss(self, rng: np.random.Generator, batch_size: int, fraction: float) -> Tensor:
+        """Loss of one fresh batch."""
         return velocity_loss(
             self._family.unet, self._batches.make(rng, self._batches.scenes(rng, batch_size))
         )

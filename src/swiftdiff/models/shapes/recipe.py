@@ -1,4 +1,4 @@
-"""The recipe that made the shipped weights: stages in order, each resumable, then one folder in half precision.
+"""The recipe that made the shipped weights: stages in order, each resumable, then a half-precision folder.
 
 Every stage's finished part lies in the work folder as safetensors; a stage whose part is there is not run
 again. The weights are averages over the last steps (EMA).
@@ -17,9 +17,10 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from ..integrity import write_manifest
-from ..saving import save_half
-from ..lora_files import LoraLayer, save_lora
+from swiftdiff.models.integrity import write_manifest
+from swiftdiff.models.lora_files import LoraLayer, save_lora
+from swiftdiff.models.saving import save_half
+
 from . import autoencoder, controlnets, diffusion, loras
 from .architecture import (
     CONTROLNET_KINDS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+
+from swiftdiff.errors import ModelError
 
 CHECKPOINT_EVERY_S = 60.0
 
@@ -78,7 +81,8 @@ class Task(Protocol):
 def fit(task: Task, plan: Plan, setting: Setting, budget_s: float | None = None) -> None:
     """Train `task` and leave the averaged (EMA) weights in its modules; goes on from its checkpoint if any.
 
-    Raises FloatingPointError when the loss is not finite.
+    Raises:
+        ModelError: The loss is not finite, or the checkpoint cannot be read.
     """
     parameters = [p for module in task.modules.values() for p in module.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters]
@@ -102,7 +106,9 @@ def fit(task: Task, plan: Plan, setting: Setting, budget_s: float | None = None)
             fraction = max(fraction, elapsed_s / budget_s)
         value, fraction = _average_gradients(parameters, float(loss.detach()), fraction, setting.workers)
         if not math.isfinite(value):
-            raise FloatingPointError(f"{plan.name}: the loss is {value} at step {step}")
+            raise ModelError(
+                f"training {plan.name}: the loss became {value} at step {step}; try a smaller learning rate"
+            )
         nn.utils.clip_grad_norm_(parameters, plan.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -113,7 +119,15 @@ def fit(task: Task, plan: Plan, setting: Setting, budget_s: float | None = None)
             if setting.report is not None:
                 setting.report(StageProgress(plan.name, step, min(fraction, 1.0), recent, elapsed_s))
             if time.monotonic() - saved_s > CHECKPOINT_EVERY_S or fraction >= 1.0:
-                _save(path, step, elapsed_s, fraction, parameters, average, optimizer)
+                state: dict[str, object] = {
+                    "step": step,
+                    "elapsed_s": elapsed_s,
+                    "fraction": fraction,
+                    "parameters": [p.detach() for p in parameters],
+                    "average": average,
+                    "optimizer": optimizer.state_dict(),
+                }
+                _save(path, state)
                 saved_s = time.monotonic()
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
@@ -148,28 +162,12 @@ def _follow(average: list[Tensor], parameters: list[nn.Parameter], decay: float)
     torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
 
 
-def _save(
-    path: Path,
-    step: int,
-    elapsed_s: float,
-    fraction: float,
-    parameters: list[nn.Parameter],
-    average: list[Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> None:
+def _save(path: Path, state: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        "step": step,
-        "elapsed_s": elapsed_s,
-        "fraction": fraction,
-        "parameters": [p.detach() for p in parameters],
-        "average": average,
-        "optimizer": optimizer.state_dict(),
-    }
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "wb") as file:
         torch.save(state, file)
-    os.replace(temporary, path)  # a crash in the middle leaves the older checkpoint
+    Path(temporary).replace(path)  # a crash in the middle leaves the older checkpoint
 
 
 def _resume(
@@ -177,7 +175,12 @@ def _resume(
 ) -> tuple[int, float, float]:
     if not path.exists():
         return 0, 0.0, 0.0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"checkpoint {path} cannot be read ({error}); remove it to train the stage anew"
+        ) from error
     with torch.no_grad():
         for parameter, mean, value, saved_mean in zip(
             parameters, average, state["parameters"], state["average"], strict=True

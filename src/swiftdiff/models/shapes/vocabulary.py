@@ -1,18 +1,21 @@
-"""The family's two tokenizers: every word of the scene language is one token, anything else is spelt in bytes."""
+"""The family's two tokenizers: a word of the scene language is one token, others are spelt in bytes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...scenes.scene import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES
-from ..tokenizer import clip_tokenizer
+from swiftdiff.models.tokenizer import clip_tokenizer
+from swiftdiff.scenes.scene import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES
+
 from .architecture import MAX_TOKENS
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-_OTHER_WORDS = """a an and the of in on at to with over under tiny little big huge background picture photo drawing
-style grey black white brown dark bright near next beside between two three shapes one many no""".split()
+_OTHER_WORDS = (
+    "a an and the of in on at to with over under tiny little big huge background picture photo drawing",
+    "style grey black white brown dark bright near next beside between two three shapes one many no",
+)
 
 
 def build_tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
