@@ -14,10 +14,12 @@ from rich.table import Table
 
 from swiftdiff.models.registry import ModelListing, list_models
 
+from .models_evaluate import evaluate
 from .models_train import train
 
 app = typer.Typer(help="List, build, train and evaluate models.", no_args_is_help=True)
 app.command("train")(train)
+app.command("evaluate")(evaluate)
 
 
 @app.command("list")
@@ -32,9 +34,9 @@ def show_models(
     if as_json:
         print(json.dumps([dataclasses.asdict(listing) for listing in listings], indent=2))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", "kind", "parameters", "on disk", "native size", "adapters"):
-        right = column in ("parameters", "on disk", "native size")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in ("name", "kind", "parameters", "on disk", "picture", "adapters"):
+        right = column in ("parameters", "on disk", "picture")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for listing in listings:
         table.add_row(*_row(listing))

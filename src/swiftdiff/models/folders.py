@@ -18,6 +18,8 @@ _WEIGHTS = {
 _OTHERS = ("tokenizer", "tokenizer_2", "scheduler")
 _LIBRARIES = ("diffusers", "transformers")
 _VARIANTS = (None, "fp16")
+# Attention layers of autoencoders that were saved before diffusers 0.17, which still reads them.
+_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 _INSTEAD = "swiftdiff serves Stable Diffusion XL"
 
 
@@ -98,17 +100,27 @@ def check_weights(folder: Path, stem: str) -> str | None:
     raise ModelError(f"{folder} has no weights: {stem}.safetensors is missing")
 
 
-def check_text_encoder_keys(folder: Path, needed: set[str]) -> None:
-    """Check that the files of a text encoder hold every weight; transformers fills up missing ones at random.
+def check_weight_keys(folder: Path, needed: set[str]) -> None:
+    """Check that a component's files hold every weight: the libraries fill up missing ones at random.
+
+    Args:
+        folder: The component's folder.
+        needed: Keys of the loaded module's state dict.
 
     Raises:
         ModelError: One is missing; the message names it.
     """
     held = {
-        key.removeprefix("text_model.")
-        for file in folder.glob("*.safetensors")
-        for key in read_safetensors_header(file)
+        _current_key(key) for file in folder.glob("*.safetensors") for key in read_safetensors_header(file)
     }
-    missing = {key.removeprefix("text_model.") for key in needed} - held - {"embeddings.position_ids"}
+    missing = {_current_key(key) for key in needed} - held - {"embeddings.position_ids"}
     if missing:
         raise ModelError(f"{folder} has no weight {min(missing)}, which its config.json asks for")
+
+
+def _current_key(key: str) -> str:
+    """Return a key as all versions of the libraries can be compared by it."""
+    key = key.removeprefix("text_model.")  # in files always, in transformers 5's CLIPTextModel no longer
+    for old, new in _OLD_ATTENTION.items():
+        key = key.replace(old, new)
+    return key

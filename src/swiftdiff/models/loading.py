@@ -18,7 +18,7 @@ from swiftdiff.models.checkpoints import (
     config_beside,
     fetch_hub_index,
 )
-from swiftdiff.models.folders import check_controlnet_folder, check_pipeline_folder, check_text_encoder_keys
+from swiftdiff.models.folders import check_controlnet_folder, check_pipeline_folder, check_weight_keys
 from swiftdiff.models.integrity import verify_manifest
 from swiftdiff.models.presets import build_preset, find_preset
 from swiftdiff.models.quiet import quiet_libraries
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SCHEDULERS = ("euler", "dpmpp_2m", "ddim")
 _DTYPES = ("float32", "float16", "bfloat16")
+_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _LARGE_PARAMETERS = 1_000_000_000  # from here on, random weights are made where they are used
 
 
@@ -97,13 +98,12 @@ def load_controlnet(
             controlnet: ControlNetModel = ControlNetModel.from_pretrained(
                 folder, dtype=weights_dtype, local_files_only=True, use_safetensors=True, variant=variant
             )
-            incomplete = any(parameter.is_meta for parameter in controlnet.parameters())
-            if not incomplete:
-                controlnet.to(target)
+            check_weight_keys(folder, set(controlnet.state_dict()))
+            controlnet.to(target)
+        except ModelError as error:
+            raise AdapterError(error.message) from error
         except Exception as error:  # whatever the library says about a folder that it cannot read
             raise AdapterError(f"ControlNet {folder} cannot be loaded: {cause(error)}") from error
-    if incomplete:
-        raise AdapterError(f"ControlNet {folder} lacks weights that its config.json asks for")
     controlnet.eval()
     return controlnet
 
@@ -203,8 +203,8 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionXLPipeline:
         )
     except Exception as error:  # whatever the library says about a folder that it cannot read
         raise ModelError(f"model {folder} cannot be loaded: {cause(error)}") from error
-    for component in ("text_encoder", "text_encoder_2"):
-        check_text_encoder_keys(folder / component, set(getattr(pipeline, component).state_dict()))
+    for component in _COMPONENTS:
+        check_weight_keys(folder / component, set(getattr(pipeline, component).state_dict()))
     return pipeline
 
 
@@ -241,7 +241,7 @@ def _load_hub(name: str, dtype: torch.dtype) -> StableDiffusionXLPipeline:
 
 
 def _check_whole(name: str, pipeline: StableDiffusionXLPipeline) -> None:
-    for component in ("unet", "vae", "text_encoder", "text_encoder_2"):
+    for component in _COMPONENTS:
         module = getattr(pipeline, component)
         missing = next((key for key, parameter in module.named_parameters() if parameter.is_meta), None)
         if missing:

@@ -78,10 +78,10 @@ PRESETS = {
             text_widths=(48, 80),
             text_heads=(3, 5),
             vocabulary_size=None,
-            vae_channels=(16, 32, 32, 32),
+            vae_channels=(16, 32, 64, 64),
             vae_groups=8,
             hint_channels=(8, 16, 24, 32),
-            parameters=27_921_051,
+            parameters=28_804_411,
         ),
         Preset(
             name="sdxl",
