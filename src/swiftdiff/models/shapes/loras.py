@@ -38,17 +38,18 @@ class LoraRecipe:
 
 _ALL = (*_ATTENTION, *_FEED_FORWARD, *_CONVOLUTIONS)
 
+#: small enough that base, ControlNets and LoRAs together stay below 60 MB
 LORA_RECIPES: Final = {
     recipe.style: recipe
     for recipe in (
-        LoraRecipe("neon", 16, 16, _ALL, "diffusers"),
-        LoraRecipe("watercolour", 16, 8, _ALL, "kohya"),
-        LoraRecipe("blueprint", 16, 16, _ALL, "diffusers", text_encoders=True),
-        LoraRecipe("pixel", 32, 16, _ALL, "kohya"),
-        LoraRecipe("stripes", 32, 32, _ALL, "diffusers"),
-        LoraRecipe("gold", 8, 8, _ALL, "kohya", text_encoders=True),
-        LoraRecipe("sketch", 16, 16, _ALL, "diffusers"),
-        LoraRecipe("night", 4, 4, _ALL, "diffusers"),
+        LoraRecipe("neon", 4, 4, _ALL, "diffusers"),
+        LoraRecipe("watercolour", 8, 4, _ALL, "kohya"),
+        LoraRecipe("blueprint", 8, 8, _ALL, "diffusers", text_encoders=True),
+        LoraRecipe("pixel", 8, 8, _ALL, "kohya"),
+        LoraRecipe("stripes", 8, 16, _ALL, "diffusers"),
+        LoraRecipe("gold", 8, 8, (*_ATTENTION, *_FEED_FORWARD), "kohya", text_encoders=True),
+        LoraRecipe("sketch", 8, 8, _ALL, "diffusers"),
+        LoraRecipe("night", 32, 32, ("to_v", "to_out.0"), "diffusers"),
     )
 }
 
