@@ -18,8 +18,6 @@ from .models_evaluate import evaluate
 from .models_train import train
 
 app = typer.Typer(help="List, build, train and evaluate models.", no_args_is_help=True)
-app.command("train")(train)
-app.command("evaluate")(evaluate)
 
 
 @app.command("list")
@@ -65,6 +63,10 @@ def build(
     with console.status(f"building {name}"):
         root = materialize_preset(name, folder, seed, loras=loras)
     print(f"{root}: {_bytes(read_manifest(root).num_bytes)}")
+
+
+app.command("train")(train)
+app.command("evaluate")(evaluate)
 
 
 def _row(listing: ModelListing) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ class ModelSource:
         kind: What it is.
         path: Diffusers folder or single file; None for a hub id, and for a preset, which is made in memory
             or in the user's cache.
-        native_size: Side of a picture when a request names none, in pixels. A single file's and a hub
-            id's are taken to be SDXL's until they are loaded.
+        native_size: Side of a picture when a request names none, in pixels. A hub id's, and a single file's
+            without configs beside it, is taken to be SDXL's.
     """
 
     name: str
@@ -111,14 +111,16 @@ def resolve_model(name_or_path: str | Path) -> ModelSource:
             f"{name}: only safetensors are loaded, since a pickle can run code; convert it first"
         )
     if path.is_file() and path.suffix == ".safetensors":
-        return ModelSource(name, "file", path, SDXL_NATIVE_SIZE)
+        configs = path.with_suffix("")
+        known = (configs / "model_index.json").is_file()
+        return ModelSource(name, "file", path, native_size_of(configs) if known else SDXL_NATIVE_SIZE)
     if path.suffix != ".safetensors" and not path.exists() and _HUB_ID.fullmatch(name):
         return ModelSource(name, "hub", None, SDXL_NATIVE_SIZE)
-    known = [EMBEDDED, *PRESETS]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    names = [EMBEDDED, *PRESETS]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
     raise ModelError(
-        f"there is no model {name!r}{hint} Known are {', '.join(known)}; "
+        f"there is no model {name!r}{hint} Known are {', '.join(names)}; "
         "or name a diffusers folder, a .safetensors file, or a hub id such as org/name"
     )
 
