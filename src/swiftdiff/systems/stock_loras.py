@@ -78,8 +78,8 @@ class StockLoras:
     def _load(self, fetched: FetchedAdapter, name: str) -> None:
         try:
             with warnings.catch_warnings():
-                # PEFT warns that the model has another adapter already, which is what two LoRAs are.
-                warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+                # PEFT warns that the model has an adapter already, and that it goes when a load fails.
+                warnings.simplefilter("ignore", UserWarning)
                 self._pipe.load_lora_weights(
                     str(fetched.path.parent),
                     weight_name=fetched.path.name,
