@@ -48,15 +48,18 @@ def evaluate(
 ) -> None:
     """Draw pictures with MODEL, judge their pixels, and write its model card.
 
-    Judged are colour, shape, size, relation and background of every object that a prompt names, how well
-    pictures follow the ControlNets' control images, and whether each LoRA's style is recognised.
+    Judged are colour, shape, size, relation and background of every object
+    that a prompt names, how well pictures follow the ControlNets' control
+    images, and whether each LoRA's style is recognised.
 
-    In the folder: MODEL_CARD.md, evaluation.json, contact sheets, pictures/, and pictures.jsonl with a line
-    a picture. The same command goes on after an interruption and draws nothing twice.
+    In the folder: MODEL_CARD.md, evaluation.json, contact sheets, pictures/,
+    and pictures.jsonl with a line a picture. The same command goes on after an
+    interruption and draws nothing twice.
 
-    Exit status: 0 when the card's aims for the chosen parts are met; 1 when one is missed, and the last lines
-    say which; 2 when the command is wrong or the model cannot be loaded. The aims: colour 0.95; shape, size
-    and relation 0.90; held-out pairs 0.80; edge F1 0.80; each LoRA recognised 0.90.
+    Exit status: 0 when the card's aims for the chosen parts are met; 1 when one
+    is missed, and the last lines say which; 2 when the command is wrong or the
+    model cannot be loaded. The aims: colour 0.95; shape, size and relation
+    0.90; held-out pairs 0.80; edge F1 0.80; each LoRA recognised 0.90.
     """
     from swiftdiff.models.registry import resolve_model
     from swiftdiff.quality.artist import FamilyArtist

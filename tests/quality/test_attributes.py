@@ -185,3 +185,10 @@ def test_a_radius_between_two_size_classes_takes_the_nearer_name() -> None:
     assert [size_name(radius) for radius in (0.05, 0.07, 0.115, 0.12, 0.175, 0.18, 0.26, 0.3)] == [
         None, "small", "small", "medium", "medium", "large", "large", None,
     ]  # fmt: skip
+
+
+def test_blobs_that_are_none_of_the_named_objects_prove_no_relation() -> None:
+    image = render([_pair("green star", "pink cross")])[0]
+    judged = judge(image, _pair("red circle", "blue square"))
+    assert not judged.relation_right
+    assert judged.count_right

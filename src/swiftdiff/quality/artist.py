@@ -76,7 +76,10 @@ class FamilyArtist:
         import torch
 
         if picture_set != self._ready_for:
-            self._prepare(picture_set)
+            from swiftdiff.models.quiet import quiet_libraries
+
+            with quiet_libraries():
+                self._prepare(picture_set)
         arguments: dict[str, Any] = {}
         if picture_set.controlnet:
             controls = [control_from_scene(picture_set.controlnet, item.scene, self.side) for item in samples]

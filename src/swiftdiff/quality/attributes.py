@@ -158,7 +158,15 @@ def _agreement(named: Sequence[SceneObject], chosen: Sequence[FoundObject | None
 
 
 def _stand_right(scene: Scene, chosen: Sequence[FoundObject | None]) -> list[bool]:
-    """For each named object, whether the one chosen for it stands where the caption says."""
+    """For each named object, whether the one chosen for it stands where the caption says.
+
+    What has neither the colour nor the shape of the named object is another object, and its place proves
+    nothing: otherwise a picture full of blobs would have most relations right.
+    """
+    chosen = [
+        found if found is not None and (found.colour == item.colour or found.shape == item.shape) else None
+        for item, found in zip(scene.objects, chosen, strict=True)
+    ]
     first = chosen[0]
     if len(chosen) == 1:
         return [first is not None and _position_name(first) == scene.relation]

@@ -33,18 +33,18 @@ def _resized(picture: Floats) -> Floats:
 
 def _colours(picture: Floats) -> Floats:
     """Square root of a soft colour histogram, and moments of brightness and saturation."""
-    places = np.clip(picture.reshape(-1, 3), 0, 1) * (_LEVELS - 1)
+    places = np.clip(picture[::2, ::2].reshape(-1, 3).T, 0, 1) * (_LEVELS - 1)
     low = np.minimum(places.astype(int), _LEVELS - 2)
-    part = places - low
+    parts = (1 - (places - low), places - low)  # how much of a pixel belongs to the lower and the upper level
+    index = low[0] * _LEVELS**2 + low[1] * _LEVELS + low[2]
     histogram = np.zeros(_LEVELS**3)
-    for corner in np.ndindex(2, 2, 2):
-        weight = np.prod(np.where(corner, part, 1 - part), axis=1)
-        index = (low + corner) @ (_LEVELS**2, _LEVELS, 1)
-        histogram += np.bincount(index, weight, _LEVELS**3)
+    for red, green, blue in np.ndindex(2, 2, 2):
+        weight = parts[red][0] * parts[green][1] * parts[blue][2]
+        histogram += np.bincount(index + red * _LEVELS**2 + green * _LEVELS + blue, weight, _LEVELS**3)
     brightness, spread = picture.max(2), np.ptp(picture, axis=2)
     moments = [brightness.mean(), brightness.std(), spread.mean(), spread.std(), *picture.mean((0, 1))]
     quantiles = np.quantile(brightness, (0.05, 0.25, 0.5, 0.75, 0.95))
-    return np.concatenate([np.sqrt(histogram / len(places)), moments, quantiles]).astype(np.float32)
+    return np.concatenate([np.sqrt(histogram / len(index)), moments, quantiles]).astype(np.float32)
 
 
 def _lines(grey: Floats) -> Floats:
