@@ -29,6 +29,7 @@ class ProgressObserver(SessionObserver):
     """A line on stderr with what is done, what waits and the time left; it is gone when the replay ends."""
 
     def __init__(self) -> None:
+        console = Console(stderr=True)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -37,7 +38,8 @@ class ProgressObserver(SessionObserver):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
+            disable=not console.is_terminal,  # a log file gets neither frames nor blank lines
             transient=True,
             refresh_per_second=2,  # redrawing takes time from the requests on a small machine
         )
