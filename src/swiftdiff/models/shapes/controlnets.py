@@ -21,8 +21,8 @@ _DROP = 0.3
 def controlnet_plans(kind: str) -> tuple[tuple[int, Plan], ...]:
     """Small pictures first, then the native size."""
     return (
-        (64, Plan(f"controlnet-{kind}-64", steps=1500, batch_size=32, learning_rate=6e-4, ema_decay=0.995)),
-        (128, Plan(f"controlnet-{kind}-128", steps=1500, batch_size=16, learning_rate=4e-4, ema_decay=0.995)),
+        (64, Plan(f"controlnet-{kind}-64", steps=1500, batch_size=16, learning_rate=6e-4, ema_decay=0.99)),
+        (128, Plan(f"controlnet-{kind}-128", steps=1500, batch_size=16, learning_rate=5e-4, ema_decay=0.99)),
     )
 
 
@@ -34,7 +34,7 @@ class ControlNetTask:
         self._controlnet = controlnet
         self._kind = kind
         self._side = side
-        self._batches = BatchMaker(family, side)
+        self._batches = BatchMaker(family, side, object_weight=2.0)
         family.freeze()
 
     @property

@@ -57,28 +57,8 @@ LORA_RECIPES: Final = {
 def lora_plans(style: str) -> tuple[tuple[int, Plan], ...]:
     """Small pictures first, then the native size."""
     return (
-        (
-            64,
-            Plan(
-                f"lora-{style}-64",
-                steps=500,
-                batch_size=32,
-                learning_rate=2e-3,
-                warmup_steps=30,
-                ema_decay=0.98,
-            ),
-        ),
-        (
-            128,
-            Plan(
-                f"lora-{style}-128",
-                steps=300,
-                batch_size=16,
-                learning_rate=1e-3,
-                warmup_steps=20,
-                ema_decay=0.98,
-            ),
-        ),
+        (64, Plan(f"lora-{style}-64", 500, 16, learning_rate=2e-3, warmup_steps=20, ema_decay=0.98)),
+        (128, Plan(f"lora-{style}-128", 500, 8, learning_rate=2e-3, warmup_steps=20, ema_decay=0.98)),
     )
 
 
@@ -104,7 +84,7 @@ class LoraTask:
     def __init__(self, family: Family, recipe: LoraRecipe, side: int) -> None:
         self._family = family
         self._recipe = recipe
-        self._batches = BatchMaker(family, side, partial(render_style, recipe.style))
+        self._batches = BatchMaker(family, side, draw=partial(render_style, recipe.style))
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:

@@ -37,9 +37,9 @@ from .vocabulary import build_tokenizers
 from .workers import run_workers
 
 #: share of the whole time budget that each stage may use; they add up to 1
-SHARES = {"autoencoder": 0.10, "base-64": 0.34, "base-128": 0.24, "controlnet": 0.06, "lora": 0.0175}
+SHARES = {"autoencoder": 0.11, "base-64": 0.29, "base-128": 0.32, "controlnet": 0.06, "lora": 0.0125}
 #: of a two-size stage's share, what the small pictures get
-_SMALL_SHARE = 0.5
+_SMALL_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,10 @@ def _train(rank: int, options: TrainOptions, report: Callable[[StageProgress], N
     stage.run(
         "base",
         base,
-        [(plan, partial(diffusion.BaseTask, family, side)) for side, plan in diffusion.BASE_PLANS],
+        [
+            (plan, partial(diffusion.BaseTask, family, side, weight))
+            for side, weight, plan in diffusion.BASE_PLANS
+        ],
     )
     family.freeze()
     for kind in CONTROLNET_KINDS:
@@ -148,7 +151,8 @@ class _Stages:
         if self._options.budget_s is not None:
             share = SHARES.get(plan.name)
             if share is None:
-                share = SHARES[plan.name.split("-")[0]] * _SMALL_SHARE
+                kind, _, size = plan.name.split("-")
+                share = SHARES[kind] * (_SMALL_SHARE if size == "64" else 1 - _SMALL_SHARE)
             budget_s = share * self._options.budget_s
         steps = max(1, round(plan.steps * self._options.scale))
         fit(task, replace(plan, steps=steps), self._setting, budget_s)
