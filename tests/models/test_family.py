@@ -94,15 +94,14 @@ def test_the_second_of_two_processes_uses_what_the_first_wrote(
 
 
 def test_what_a_killed_process_left_is_removed_after_a_day(writer: FakeWriter) -> None:
-    parent = family_folder("sdxl-thin").parent
+    folder = family_folder("sdxl-thin")
+    parent, prefix = folder.parent, f".{folder.name}.building-"
     for name, age_s in (("old", 2 * 24 * 3600), ("new", 60)):
-        leftover = parent / f".sdxl-thin.building-{name}"
+        leftover = parent / f"{prefix}{name}"
         leftover.mkdir(parents=True)
         os.utime(leftover, (time.time() - age_s,) * 2)
     cached_family("sdxl-thin")
-    assert {path.name for path in parent.iterdir() if path.name.startswith(".")} == {
-        ".sdxl-thin.building-new"
-    }
+    assert {path.name for path in parent.iterdir()} == {folder.name, f"{prefix}new"}
 
 
 def test_a_folder_that_holds_something_is_never_overwritten(writer: FakeWriter, tmp_path: Path) -> None:

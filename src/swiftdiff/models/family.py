@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from glob import escape
 from pathlib import Path
 
 from swiftdiff.errors import ModelError, StorageError
@@ -40,7 +41,7 @@ def materialize_preset(name: str, folder: Path, seed: int = 0, *, loras: int = 8
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(f"{folder} already exists and is not an empty folder; name another one")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder.parent)
+        _remove_stale(folder)
         temporary = Path(tempfile.mkdtemp(prefix=_temporary_prefix(folder), dir=folder.parent))
     except OSError as error:
         raise StorageError(f"cannot make {folder}: {error.strerror or error}") from error
@@ -154,9 +155,9 @@ def _temporary_prefix(folder: Path) -> str:
     return f".{folder.name}.building-"
 
 
-def _remove_stale(parent: Path) -> None:
-    """Delete what processes that died in the middle left behind."""
-    for entry in parent.glob(".*.building-*"):
+def _remove_stale(folder: Path) -> None:
+    """Delete what processes that died while they wrote this very folder left behind."""
+    for entry in folder.parent.glob(f"{escape(_temporary_prefix(folder))}*"):
         try:
             if time.time() - entry.stat().st_mtime > _STALE_AFTER_S:
                 shutil.rmtree(entry, ignore_errors=True)
