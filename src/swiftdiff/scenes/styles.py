@@ -17,7 +17,7 @@ def _rgb(*values: int) -> Floats:
 
 
 def _nearest_distance(fields: Geometry) -> Floats:
-    return np.minimum(fields.distance.min(1), np.float32(fields.side))
+    return np.asarray(np.minimum(fields.distance.min(1), fields.side), np.float32)
 
 
 def _grey(picture: Floats) -> Floats:

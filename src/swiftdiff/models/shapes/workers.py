@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 import torch
 from torch import distributed, multiprocessing
@@ -12,6 +13,7 @@ from torch import distributed, multiprocessing
 from swiftdiff.errors import ModelError
 
 Job = Callable[[int], None]
+Store = Any  # torch.distributed.TCPStore, which torch's types do not export
 
 
 def run_workers(job: Job, workers: int, leader: Job | None = None) -> None:
@@ -26,7 +28,9 @@ def run_workers(job: Job, workers: int, leader: Job | None = None) -> None:
     if workers == 1:
         (leader or job)(0)
         return
-    store = distributed.TCPStore("127.0.0.1", 0, workers, is_master=True, wait_for_workers=False)
+    store: Store = distributed.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", 0, workers, is_master=True, wait_for_workers=False
+    )
     context = multiprocessing.get_context("spawn")
     others = [
         context.Process(target=_join_from_afar, args=(job, rank, workers, store.port), daemon=True)
@@ -44,7 +48,7 @@ def run_workers(job: Job, workers: int, leader: Job | None = None) -> None:
             process.terminate()
 
 
-def _wait_until_joined(store: distributed.TCPStore, others: Sequence[SpawnProcess]) -> None:
+def _wait_until_joined(store: Store, others: Sequence[SpawnProcess]) -> None:
     while not all(store.check([f"joined-{rank}"]) for rank in range(1, len(others) + 1)):
         dead = [process for process in others if not process.is_alive()]
         if dead:
@@ -53,12 +57,14 @@ def _wait_until_joined(store: distributed.TCPStore, others: Sequence[SpawnProces
 
 
 def _join_from_afar(job: Job, rank: int, workers: int, port: int) -> None:
-    store = distributed.TCPStore("127.0.0.1", port, workers, is_master=False)
+    store: Store = distributed.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", port, workers, is_master=False
+    )
     store.set(f"joined-{rank}", "yes")
     _join(job, rank, workers, store)
 
 
-def _join(job: Job, rank: int, workers: int, store: distributed.TCPStore) -> None:
+def _join(job: Job, rank: int, workers: int, store: Store) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=workers)
