@@ -111,6 +111,8 @@ def replay(
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    if ended.reason is not None:
+        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
     if as_json:
         print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -222,8 +224,6 @@ def _print_result(result: RunResult, ended: Ended, percentiles: Sequence[float])
         places["plot"] = folder / PLOT
     for name, place in (places | {"records": ended.folder.records_path}).items():
         console.print(f"{name + ':':10}{place}", markup=False, soft_wrap=True)
-    if ended.reason is not None:
-        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
     if not result.complete:
         done = result.info.num_requests - result.remaining
         console.print(

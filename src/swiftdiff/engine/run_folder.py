@@ -17,73 +17,19 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from swiftdiff.config import ServingConfig, load_config
-from swiftdiff.engine.options import ReplayOptions
+from swiftdiff.engine.run_info import RunInfo, Session
 from swiftdiff.errors import ConfigError, StorageError
 from swiftdiff.request import ImageRequest, RequestRecord
 
 PNG_COMPRESS_LEVEL = 1  # lossless at any level; this one costs a third of the default's time
 
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-class RunInfo(BaseModel):
-    """What a run is of: the file ``run.json``.
-
-    Attributes:
-        trace: Absolute path of the trace.
-        trace_sha256: Of its bytes.
-        num_requests: Requests to serve, after the limit.
-        options: How it is replayed.
-        system: The config's name.
-        engine: The config's engine.
-        exactness: What the system declares.
-        model: The config's model.
-        emulated_store: How the adapter store's distance was emulated, or None; tables repeat it.
-        started_at: ISO 8601, with time zone.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    trace: str
-    trace_sha256: str
-    num_requests: int
-    options: ReplayOptions
-    system: str
-    engine: str
-    exactness: str
-    model: str
-    device: str
-    emulated_store: str | None
-    started_at: str
-
-
-class Session(BaseModel):
-    """One stretch of work on a run: a line of ``sessions.jsonl``.
-
-    Attributes:
-        started_at: ISO 8601, with time zone.
-        outcome: Why it ended.
-        setup_s: Seconds to load the model and warm up, before the clock started.
-        wall_s: Seconds from the clock's start to the end.
-        peak_host_bytes: Most resident memory of the process.
-        peak_device_bytes: Most memory held on the accelerator; None on a CPU.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    started_at: str
-    outcome: Literal["complete", "interrupted", "stopped"]
-    setup_s: float
-    wall_s: float
-    peak_host_bytes: int
-    peak_device_bytes: int | None
 
 
 class RunFolder:

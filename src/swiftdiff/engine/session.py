@@ -14,7 +14,8 @@ from swiftdiff.engine.clock import Clock, RealClock
 from swiftdiff.engine.interrupt import Interrupts
 from swiftdiff.engine.options import ReplayOptions
 from swiftdiff.engine.replay import Replay
-from swiftdiff.engine.run_folder import RunFolder, RunInfo, Session
+from swiftdiff.engine.run_folder import RunFolder
+from swiftdiff.engine.run_info import RunInfo, Session
 from swiftdiff.errors import StorageError, SwiftdiffError
 from swiftdiff.request import RequestRecord
 from swiftdiff.systems import ServingSystem, build_system

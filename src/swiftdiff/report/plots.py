@@ -79,8 +79,9 @@ def _draw_over_time(axes: Any, series: _Series) -> None:
     )
     if series.failed_at:
         axes.scatter(series.failed_at, series.failed_after, marker="x", color=FAILED, label="failed")
-    axes.set(ylabel="seconds", title="Latency by arrival", ylim=(0, None))
-    axes.legend(loc="upper left")
+    axes.set(ylabel="seconds", ylim=(0, None))
+    axes.set_title("Latency by arrival", loc="left")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)  # beside the title
     axes.grid(alpha=0.25)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from swiftdiff.engine.run_folder import RunInfo, Session
+from swiftdiff.engine.run_info import RunInfo, Session
 from swiftdiff.report.summary import Summary
 
 
