@@ -21,7 +21,7 @@ class RenderingArtist:
     """Renders scenes, in the LoRA's style where a set has one; `change` alters what is drawn of the base."""
 
     controlnets: tuple[str, ...] = ("edges", "depth", "layout")
-    loras: tuple[str, ...] = ("neon", "gold")
+    loras: tuple[str, ...] = ("gold",)
     side: int = 128
     weights: str = "first"
     change: Callable[[Scene], Scene] = _as_asked

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swiftdiff.scenes import Scene, control_from_scene
+from swiftdiff.scenes import Scene, control_from_scene, render_style
 
 from .adherence import control_adherence
-from .attributes import Judgement, judge
+from .attributes import ObjectJudgement, judge
 from .plan import BASE, PictureSet, Sample
 from .records import ObjectMarks, PictureRecord
 from .style_classifier import style_classifier
+from .styled_content import StyledObject, judge_styled
 
 Image8 = NDArray[np.uint8]
 
@@ -38,41 +39,61 @@ def judge_batch(
     """Judge pictures of one set; `kinds` of control images are measured, `key` says how they were drawn."""
     classifier = style_classifier()
     chances = classifier.probabilities([drawn.image for drawn in batch])
-    records = []
-    for drawn, chance in zip(batch, chances, strict=True):
-        scene = drawn.sample.scene
-        judgement = judge(drawn.image, scene)
-        record = PictureRecord(
+    return [
+        PictureRecord(
             key=key,
             set=picture_set.name,
             index=drawn.sample.index,
             seed=drawn.sample.seed,
             prompt=drawn.sample.prompt,
             picture=drawn.place,
-            objects=_marks(judgement, scene),
-            relation_right=judgement.relation_right,
-            background_right=judgement.background_right,
-            count_right=judgement.count_right,
-            all_right=judgement.all_right,
             adherence=_adherence(picture_set, kinds, drawn),
             style=classifier.names[int(chance.argmax())],
             style_probability=round(float(chance.max()), 5),
+            **(_styled_marks(drawn, picture_set.lora) if picture_set.lora else _plain_marks(drawn)),
         )
-        records.append(record)
-    return records
+        for drawn, chance in zip(batch, chances, strict=True)
+    ]
 
 
-def _marks(judgement: Judgement, scene: Scene) -> tuple[ObjectMarks, ...]:
+def _plain_marks(drawn: Drawn) -> dict[str, Any]:
+    judgement = judge(drawn.image, drawn.sample.scene)
+    return {
+        "objects": _marks(drawn.sample.scene, judgement.objects),
+        "relation_right": judgement.relation_right,
+        "background_right": judgement.background_right,
+        "count_right": judgement.count_right,
+        "all_right": judgement.all_right,
+    }
+
+
+def _styled_marks(drawn: Drawn, style: str) -> dict[str, Any]:
+    scene, side = drawn.sample.scene, drawn.image.shape[0]
+    judged = judge_styled(drawn.image, scene, style)
+    best = judge_styled(render_style(style, [scene], side)[0], scene, style)
+    are_there = all(item.is_there for item in judged)
+    return {
+        "objects": _marks(scene, judged),
+        "relation_right": are_there,
+        "background_right": None,
+        "count_right": None,
+        "all_right": are_there
+        and all(item.shape_right and item.size_right and item.colour_right is not False for item in judged),
+        "rendered_objects": _marks(scene, best),
+    }
+
+
+def _marks(scene: Scene, judged: Sequence[ObjectJudgement | StyledObject]) -> tuple[ObjectMarks, ...]:
     return tuple(
         ObjectMarks(
             colour=item.colour,
             shape=item.shape,
             size=item.size,
-            colour_right=judged.colour_right,
-            shape_right=judged.shape_right,
-            size_right=judged.size_right,
+            colour_right=seen.colour_right,
+            shape_right=seen.shape_right,
+            size_right=seen.size_right,
         )
-        for item, judged in zip(scene.objects, judgement.objects, strict=True)
+        for item, seen in zip(scene.objects, judged, strict=True)
     )
 
 

@@ -45,6 +45,7 @@ def result_rows(evaluation: Evaluation) -> list[Row]:
             wanted.append((f"ControlNet {item.controlnet}", "everything at once", f"{item.name}.all_right"))
         if item.lora:
             wanted.append((f"LoRA {item.lora}", "style recognised", f"{item.name}.recognised"))
+            wanted.append((f"LoRA {item.lora}", "attributes kept", f"{item.name}.attributes"))
     metrics = evaluation.metrics
     return [
         Row(subject, metric, metrics[key], aims.get(key)) for subject, metric, key in wanted if key in metrics
@@ -92,7 +93,7 @@ _LIMITS = """- It knows only the words of its world, and reads prompts up to its
 - Pictures of other sizes than the native one were never trained.
 - Aims are about this world. They show that a serving system leaves a picture as it was, not that a method
   transfers to models that draw photographs.
-- Attributes are judged on plain pictures; under a LoRA only the style is: some styles have no colours."""
+- Styles hide attributes: some have no colours, and eight pixels a block leave little of a small star."""
 
 
 def _what_it_is(base: Path) -> str:
@@ -170,7 +171,30 @@ def _details(evaluation: Evaluation) -> list[str]:
         f"- {name}: " + ", ".join(_values(evaluation, f"base.{name}.", options))
         for name, options in (("colour", list(COLOURS)), ("shape", list(SHAPES)), ("size", list(SIZES)))
     ]
-    return ["By number of objects:", "\n".join(lines), "By name:", "\n".join(by_name)]
+    found = ["By number of objects:", "\n".join(lines), "By name:", "\n".join(by_name)]
+    return found + _styled_details(evaluation)
+
+
+def _styled_details(evaluation: Evaluation) -> list[str]:
+    """What every LoRA keeps of its prompts, beside what the style's own renderings show."""
+    metrics = evaluation.metrics
+    lines = ["| LoRA | shape | size | colour | in place |", "|---|---|---|---|---|"]
+    for item in evaluation.sets:
+        if f"{item.name}.in_place" not in metrics:
+            continue
+        cells = []
+        for name in ("shape", "size", "colour"):
+            drawn, best = (metrics.get(f"{item.name}.{name}{suffix}") for suffix in ("", "_rendered"))
+            cells.append(f"{drawn.value:.3f} of {best.value:.3f}" if drawn and best else "")
+        cells.append(f"{metrics[f'{item.name}.in_place'].value:.3f}")
+        lines.append(f"| {item.lora} | " + " | ".join(cells) + " |")
+    if len(lines) == 2:
+        return []
+    text = (
+        "What of a prompt is kept under each LoRA, read by finding the rendering in that style that comes "
+        "nearest to the picture; after “of”, what the same reading finds in renderings of the same scenes:"
+    )
+    return [text, "\n".join(lines)]
 
 
 def _values(evaluation: Evaluation, prefix: str, names: Sequence[str]) -> list[str]:

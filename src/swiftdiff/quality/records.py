@@ -13,14 +13,14 @@ from swiftdiff.errors import StorageError
 
 
 class ObjectMarks(BaseModel):
-    """What a picture gets right of one named object."""
+    """What a picture gets right of one named object; None where a style shows no colours."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     colour: str
     shape: str
     size: str
-    colour_right: bool
+    colour_right: bool | None
     shape_right: bool
     size_right: bool
 
@@ -29,6 +29,8 @@ class PictureRecord(BaseModel):
     """A judged picture: how it was drawn (`key`, `set`, `index`), where it lies and what was measured.
 
     `key` changes with the weights and with every option that changes a picture: so stale lines are known.
+    With a LoRA, objects are judged in its style, background and count are not, and `rendered_objects` says
+    what the judge makes of the style's own rendering of the same scene: more cannot be reached.
     `adherence` maps a kind of control image to the measure against it, `style` is the classifier's answer.
     """
 
@@ -42,9 +44,10 @@ class PictureRecord(BaseModel):
     picture: str
     objects: tuple[ObjectMarks, ...]
     relation_right: bool
-    background_right: bool
-    count_right: bool
+    background_right: bool | None
+    count_right: bool | None
     all_right: bool
+    rendered_objects: tuple[ObjectMarks, ...] = ()
     adherence: dict[str, float] = {}
     style: str
     style_probability: float

@@ -73,7 +73,7 @@ def summarize_set(picture_set: PictureSet, records: Sequence[PictureRecord]) -> 
         found["plain_recognised"] = _share(record.style == "plain" for record in records)
     if picture_set.name == HELD_OUT:
         found["pair"] = _share(
-            item.colour_right and item.shape_right
+            bool(item.colour_right and item.shape_right)
             for record in records
             for item in record.objects
             if (item.colour, item.shape) in HELD_OUT_PAIRS
@@ -81,8 +81,8 @@ def summarize_set(picture_set: PictureSet, records: Sequence[PictureRecord]) -> 
     if picture_set.controlnet:
         found["adherence"] = mean_of([record.adherence[picture_set.controlnet] for record in records])
     if picture_set.lora:
+        found |= _styled_attributes(records)
         found["recognised"] = _share(record.style == picture_set.lora for record in records)
-        found["confidence"] = mean_of([record.style_probability for record in records])
     return {f"{picture_set.name}.{name}": estimate for name, estimate in found.items()}
 
 
@@ -94,14 +94,30 @@ def _share(answers: Iterable[bool]) -> Estimate:
 def _attributes(records: Sequence[PictureRecord]) -> Metrics:
     items = [item for record in records for item in record.objects]
     return {
-        "colour": _share(item.colour_right for item in items),
+        "colour": _share(bool(item.colour_right) for item in items),
         "shape": _share(item.shape_right for item in items),
         "size": _share(item.size_right for item in items),
         "relation": _share(record.relation_right for record in records),
-        "background": _share(record.background_right for record in records),
-        "count": _share(record.count_right for record in records),
+        "background": _share(bool(record.background_right) for record in records),
+        "count": _share(bool(record.count_right) for record in records),
         "all_right": _share(record.all_right for record in records),
     }
+
+
+def _styled_attributes(records: Sequence[PictureRecord]) -> Metrics:
+    """What of the prompts is kept under a LoRA, and what the judge reads off the style's own renderings."""
+    found: Metrics = {"in_place": _share(record.relation_right for record in records)}
+    drawn = [item for record in records for item in record.objects]
+    rendered = [item for record in records for item in record.rendered_objects]
+    for items, suffix in ((drawn, ""), (rendered, "_rendered")):
+        answers = {
+            "shape": [item.shape_right for item in items],
+            "size": [item.size_right for item in items],
+            "colour": [item.colour_right for item in items if item.colour_right is not None],
+        }
+        found |= {f"{name}{suffix}": _share(given) for name, given in answers.items() if given}
+        found[f"attributes{suffix}"] = _share(answer for given in answers.values() for answer in given)
+    return found
 
 
 def _breakdowns(records: Sequence[PictureRecord]) -> Metrics:
@@ -113,7 +129,7 @@ def _breakdowns(records: Sequence[PictureRecord]) -> Metrics:
             found[f"with_{number}.{name}"] = estimate
     items = [item for record in records for item in record.objects]
     ways: dict[str, Callable[[ObjectMarks], tuple[str, bool]]] = {
-        "colour": lambda item: (item.colour, item.colour_right),
+        "colour": lambda item: (item.colour, bool(item.colour_right)),
         "shape": lambda item: (item.shape, item.shape_right),
         "size": lambda item: (item.size, item.size_right),
     }
