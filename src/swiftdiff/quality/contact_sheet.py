@@ -130,11 +130,12 @@ def _lora_rows(evaluation: Evaluation, folder: Path, rows: int = 8) -> list[list
     base = {record.index: record for record in evaluation.records[BASE]}
     sets = {item.name: {record.index: record for record in evaluation.records[item.name]} for item in styled}
     for index in range(rows):
+        if not any(index in records for records in sets.values()):
+            continue
         cells = [Cell(folder / base[index].picture, base[index].prompt)] if index in base else []
         for item in styled:
             if index in sets[item.name]:
                 record = sets[item.name][index]
                 cells.append(Cell(folder / record.picture, record.style, record.style == item.lora))
-        if cells:
-            shown.append(cells)
+        shown.append(cells)
     return shown
