@@ -86,7 +86,7 @@ def print_table(console: Console, table: Table) -> None:
         shown.add_column(
             column.name,
             justify="right" if is_number else "left",
-            no_wrap=is_number or index == 0,
+            no_wrap=index == 0,
             overflow="fold",
         )
     for row in table.shown():

@@ -68,6 +68,18 @@ def test_everything_but_paths_fits_80_columns(tmp_path: Path, capsys: pytest.Cap
     assert max(len(line.rstrip()) for line in lines) <= 80
 
 
+def test_no_digit_is_cut_off_however_slow_the_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from swiftdiff.cli.terminal import print_table
+    from swiftdiff.report.tables import AUTO, Column, Table
+
+    columns = (Column("ms"), *(Column(f"p{n}", AUTO) for n in range(12)))
+    table = Table("latency", "Latency", columns, (("controlnet_load", *(1234567 for _ in range(12))),))
+    print_table(Console(width=80), table)
+    assert "".join(capsys.readouterr().out.split()).count("7") >= 12
+
+
 def test_failures_are_shown_with_reasons_and_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,7 +102,10 @@ def test_markdown_cells_cannot_break_their_table(folder: RunFolder) -> None:
 
 def test_numbers_are_shown_with_about_three_digits() -> None:
     table = Table(
-        "t", "T", (Column("x", "auto"),), ((1234567,), (1234.5,), (12.34,), (1.234,), (0.01234,), (None,))
+        "t",
+        "T",
+        (Column("x", "auto"),),
+        ((1234567,), (1234.5,), (12.34,), (1.234,), (0.01234,), (0.0,), (None,)),
     )
-    assert [row[0] for row in table.shown()] == ["1,234,567", "1,234", "12.3", "1.23", "0.012", "–"]
+    assert [row[0] for row in table.shown()] == ["1,234,567", "1,234", "12.3", "1.23", "0.012", "0", "–"]
     assert "1,234,567" in to_markdown(table)

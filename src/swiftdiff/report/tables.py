@@ -64,15 +64,18 @@ def latency_table(result: RunResult, percentiles: Sequence[float] = DEFAULT_PERC
         rows.append(_statistics_row("latency", whole, names, whole.mean))
         for name, statistics in summary.stages.items():
             delivered = name != "restore"
-            label = f"  {name}" if delivered else "restore (after delivery)"
+            label = f"  {name}" if delivered else "restore *"
             rows.append(_statistics_row(label, statistics, names, whole.mean if delivered else None))
     columns = (
         Column("ms"),
-        Column("mean", ",.1f"),
-        *(Column(name, ",.1f") for name in names),
+        Column("mean", AUTO),
+        *(Column(name, AUTO) for name in names),
         Column("share", ".0%"),
     )
-    note = "Means add up to the latency's; percentiles do not. " + result.store_note
+    note = (
+        "Means add up to the latency's; percentiles do not. "
+        f"* After delivery: part of device time, not of latency. {result.store_note}"
+    )
     return Table("latency", "Latency", columns, tuple(rows), note.strip())
 
 
@@ -152,7 +155,7 @@ def _show(cell: Cell, specification: str) -> str:
         return str(cell)
     if specification != AUTO:
         return format(cell, specification)
-    if isinstance(cell, int):
-        return f"{cell:,d}"
+    if isinstance(cell, int) or cell == 0:
+        return f"{cell:,.0f}"
     digits = 0 if abs(cell) >= 100 else 1 if abs(cell) >= 10 else 2 if abs(cell) >= 1 else 3
     return f"{cell:,.{digits}f}"
