@@ -20,7 +20,7 @@ from swiftdiff.models.shapes.recipe import TrainOptions, train_family
 from swiftdiff.models.shapes.trainer import Plan, Setting, StageProgress, fit
 from swiftdiff.models.shapes.vocabulary import build_tokenizers
 from swiftdiff.models.shapes.workers import run_workers
-from swiftdiff.scenes import caption, sample_scene
+from swiftdiff.scenes import caption, render, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -176,12 +176,20 @@ def test_captions_fit_the_tokenizers_without_spelling() -> None:
             assert len(ids) == len(words) + 2 <= tokenizer.model_max_length
 
 
-def test_the_autoencoder_halves_a_picture_twice_and_scales_to_unit_variance() -> None:
+def test_standardising_changes_the_latents_scale_and_not_the_pictures() -> None:
     torch.manual_seed(0)
-    vae = build_autoencoder()
-    autoencoder.set_scaling(vae, torch.device("cpu"))
+    rng = np.random.default_rng(1)
+    vae = build_autoencoder().eval()
     pictures, weight = autoencoder.sample_pictures(np.random.default_rng(0), 4)
     assert pictures.shape == (4, 3, 64, 64)
-    assert weight.shape == (4, 1, 64, 64)
     assert float(weight.max()) > float(weight.min())
-    assert vae.encode(pictures).latent_dist.mode().shape == (4, 4, 16, 16)
+    with torch.no_grad():
+        before = vae.decode(vae.encode(pictures).latent_dist.mode()).sample
+        autoencoder.standardise(vae, torch.device("cpu"))
+        plain = torch.from_numpy(render([sample_scene(rng) for _ in range(32)], 128))
+        latents = vae.encode(plain.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mode()
+        after = vae.decode(vae.encode(pictures).latent_dist.mode()).sample
+    assert latents.shape == (32, 4, 32, 32)
+    assert latents.mean((0, 2, 3)).abs().max() < 0.6
+    assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.4
+    assert (after - before).abs().max() < 1e-4

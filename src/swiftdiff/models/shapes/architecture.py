@@ -36,6 +36,7 @@ def build_autoencoder() -> AutoencoderKL:
         norm_num_groups=16,
         sample_size=NATIVE_SIDE,
         mid_block_add_attention=False,
+        scaling_factor=1.0,  # see autoencoder.standardise
         force_upcast=False,
     )
 

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
-from swiftdiff.scenes.render import geometry, shade
+from swiftdiff.scenes.render import geometry, render, shade
 from swiftdiff.scenes.scene import sample_scene
 from swiftdiff.scenes.styles import STYLES
 
@@ -89,16 +89,30 @@ def sample_pictures(rng: np.random.Generator, number: int) -> tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def measure(autoencoder: AutoencoderKL, device: torch.device, seed: int = 10_000) -> tuple[float, float]:
-    """Peak signal-to-noise ratio in dB on fresh pictures, and the latents' standard deviation."""
+def standardise(autoencoder: AutoencoderKL, device: torch.device, seed: int = 10_000) -> None:
+    """Fold each latent channel's mean and deviation on plain pictures into the 1x1 convolutions around it.
+
+    Afterwards latents have zero mean and unit variance a channel, and the scaling factor is 1. Without this,
+    offsets and one loud channel set the scale, the details that make a shape lie far below the noise of most
+    timesteps, and the last step of twenty has to draw them all.
+    """
     rng = np.random.default_rng(seed)
-    pictures = sample_pictures(rng, 64)[0].to(device)
-    latents = autoencoder.encode(pictures).latent_dist.mode()
-    output = autoencoder.decode(latents).sample.clamp(-1, 1)
-    error = functional.mse_loss(output, pictures)
-    return float(10 * torch.log10(4 / error)), float(latents.std())
+    pictures = torch.from_numpy(render([sample_scene(rng) for _ in range(64)], 128)).to(device)
+    latents = autoencoder.encode(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mode()
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    encode, decode = autoencoder.quant_conv, autoencoder.post_quant_conv
+    channels = len(mean)
+    decode.bias += decode.weight[:, :, 0, 0] @ mean
+    decode.weight *= deviation[None, :, None, None]
+    encode.bias[:channels] -= mean
+    encode.bias[:channels] /= deviation
+    encode.weight[:channels] /= deviation[:, None, None, None]
+    encode.bias[channels:] -= 2 * deviation.log()  # the log-variances
 
 
-def set_scaling(autoencoder: AutoencoderKL, device: torch.device) -> None:
-    """Write the factor that brings latents to unit variance into the autoencoder's config."""
-    autoencoder.register_to_config(scaling_factor=round(1 / measure(autoencoder, device)[1], 4))
+@torch.no_grad()
+def measure_psnr(autoencoder: AutoencoderKL, device: torch.device, seed: int = 10_000) -> float:
+    """Peak signal-to-noise ratio in dB on fresh pictures, plain and styled."""
+    pictures = sample_pictures(np.random.default_rng(seed), 64)[0].to(device)
+    output = autoencoder.decode(autoencoder.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
+    return float(10 * torch.log10(4 / functional.mse_loss(output, pictures)))

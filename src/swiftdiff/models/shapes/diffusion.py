@@ -22,13 +22,15 @@ from .vocabulary import build_tokenizers
 #: side, weight of objects, plan: small pictures first, where a step costs a quarter and places, colours and
 #: grounds are learnt; then the native size, where shapes are
 BASE_PLANS = (
-    (64, 0.0, Plan("base-64", steps=2500, batch_size=32, learning_rate=5e-4, warmup_steps=200)),
-    (128, 4.0, Plan("base-128", steps=12_000, batch_size=16, learning_rate=5e-4)),
+    (64, 2.0, Plan("base-64", steps=30_000, batch_size=16, learning_rate=6e-4)),
+    (128, 2.0, Plan("base-128", steps=12_000, batch_size=16, learning_rate=4e-4)),
 )
 #: share of prompts replaced by zeros, which is what the unconditional half of guidance sees
 _DROP = 0.1
 #: radius of the disc in which an object's weight holds, in radii of the object: it covers every shape alike
 _DISC = 1.35
+#: timestep below which places are plain to see
+_PLACED = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,9 @@ class BatchMaker:
         """Make batches at `side` pixels.
 
         Objects cover a tenth of a picture, and unweighted the network spends itself on the ground: an error
-        within an object's disc counts 1 + `object_weight`. Discs know places and sizes, not shapes, so what
-        is learnt of shapes stays unbiased.
+        within an object's disc counts 1 + `object_weight`. That holds at timesteps at which places show
+        through the noise: earlier it would teach to draw an object wherever it might be. Discs know nothing
+        of shapes, so what is learnt of these stays unbiased.
         """
         self._family = family
         self._side = side
@@ -113,7 +116,7 @@ class BatchMaker:
         return Batch(
             signal * latents + spread * noise,
             signal * noise - spread * latents,
-            self._weight(scenes).to(family.device),
+            self._weight(scenes, timesteps),
             timesteps,
             hidden * keep[:, None, None],
             added,
@@ -133,15 +136,16 @@ class BatchMaker:
         assert pooled is not None
         return torch.cat(hidden, -1), pooled
 
-    def _weight(self, scenes: Sequence[Scene]) -> Tensor:
+    def _weight(self, scenes: Sequence[Scene], timesteps: Tensor) -> Tensor:
         side = self._side // VAE_FACTOR
         centres = (np.arange(side) + 0.5) / side
-        weight = np.ones((len(scenes), 1, side, side), np.float32)
+        inside = np.zeros((len(scenes), 1, side, side), np.float32)
         for index, scene in enumerate(scenes):
             for item in scene.objects:
-                inside = np.hypot(centres[None, :] - item.x, centres[:, None] - item.y) < _DISC * item.radius
-                weight[index, 0][inside] = 1 + self._object_weight
-        return torch.from_numpy(weight)
+                away = np.hypot(centres[None, :] - item.x, centres[:, None] - item.y)
+                inside[index, 0][away < _DISC * item.radius] = self._object_weight
+        placed = (timesteps < _PLACED)[:, None, None, None]
+        return 1 + torch.from_numpy(inside).to(self._family.device) * placed
 
     @torch.no_grad()
     def _latents(self, pictures: Image8) -> Tensor:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
@@ -37,7 +37,7 @@ from .vocabulary import build_tokenizers
 from .workers import run_workers
 
 #: share of the whole time budget that each stage may use; they add up to 1
-SHARES = {"autoencoder": 0.11, "base-64": 0.29, "base-128": 0.32, "controlnet": 0.06, "lora": 0.0125}
+SHARES = {"autoencoder": 0.11, "base-64": 0.074, "base-128": 0.231, "controlnet": 0.0415, "lora": 0.01}
 #: of a two-size stage's share, what the small pictures get
 _SMALL_SHARE = 1 / 3
 
@@ -89,7 +89,6 @@ def _train(rank: int, options: TrainOptions, report: Callable[[StageProgress], N
     stage.run(
         "vae", family.vae, [(autoencoder.PLAN, lambda: autoencoder.AutoencoderTask(family.vae, device))]
     )
-    autoencoder.set_scaling(family.vae, device)
     base = nn.ModuleDict(family.parts)
     stage.run(
         "base",
@@ -128,6 +127,8 @@ class _Stages:
             module.train()
             for plan, task in plans:
                 self._fit(plan, task())
+            if isinstance(module, AutoencoderKL):
+                autoencoder.standardise(module, self._setting.device)
             self._finish(path, {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()})
         module.load_state_dict(load_file(path))
         module.eval()
@@ -181,7 +182,6 @@ def load_base(work_folder: Path, device: torch.device) -> Family:
     """The trained base as the work folder has it."""
     family = build_family(device)
     family.vae.load_state_dict(load_file(work_folder / "vae.safetensors"))
-    autoencoder.set_scaling(family.vae, device)
     nn.ModuleDict(family.parts).load_state_dict(load_file(work_folder / "base.safetensors"))
     for module in (family.vae, *family.parts.values()):
         module.eval()
