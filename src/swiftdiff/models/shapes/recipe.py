@@ -37,7 +37,7 @@ from .vocabulary import build_tokenizers
 from .workers import run_workers
 
 #: share of the whole time budget that each stage may use; they add up to 1
-SHARES = {"autoencoder": 0.11, "base-64": 0.074, "base-128": 0.231, "controlnet": 0.0415, "lora": 0.01}
+SHARES = {"autoencoder": 0.11, "base-64": 0.074, "base-128": 0.24, "controlnet": 0.037, "lora": 0.0093}
 #: of a two-size stage's share, what the small pictures get
 _SMALL_SHARE = 1 / 3
 
