@@ -34,6 +34,9 @@ def train(  # noqa: PLR0917 - a command's options
         int | None, typer.Option(min=1, help="Processes on the CPU, a thread each; default: one a core.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes data, initial weights and noise.")] = 0,
+    start_from: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A finished family to train further.")
+    ] = None,
     scale: Annotated[
         float, typer.Option(min=1e-6, help="Multiplies every stage's steps; below 1 for a trial.")
     ] = 1.0,
@@ -60,6 +63,7 @@ def train(  # noqa: PLR0917 - a command's options
         seed=seed,
         budget_s=None if budget_minutes is None else budget_minutes * 60,
         scale=scale,
+        start_from=start_from,
     )
     console = Console(stderr=True)
     with _Bars(console) as bars:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionXLPipeline
+from safetensors.torch import load_file
 
 from swiftdiff.errors import ModelError
 from swiftdiff.models.integrity import verify_manifest
@@ -56,6 +57,25 @@ def test_the_family_is_whole_and_stock_diffusers_draws_with_all_of_it(
     images = pipeline("a red circle", num_inference_steps=2, output_type="np").images
     assert images.shape == (1, 128, 128, 3)
     assert np.isfinite(images).all()
+
+
+def test_a_finished_family_is_trained_further_from_its_own_weights(
+    trained: tuple[Path, list[StageProgress]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, _ = trained
+    stages: list[str] = []
+
+    def keep(task: object, plan: Plan, *_: object) -> None:
+        stages.append(plan.name)
+
+    monkeypatch.setattr("swiftdiff.models.shapes.recipe.fit", keep)
+    train_family(TrainOptions(tmp_path / "work", tmp_path / "family", start_from=family))
+    assert stages[:2] == ["base-128", "controlnet-edges-128"]
+    assert not [name for name in stages if name.startswith("autoencoder") or name == "base-64"]
+    for part in ("base/unet", "base/vae", "controlnets/edges"):
+        file = f"{part}/diffusion_pytorch_model.safetensors"
+        before, after = load_file(family / file), load_file(tmp_path / "family" / file)
+        assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 class _Line:

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from swiftdiff.models.integrity import write_manifest
+from swiftdiff.models.integrity import verify_manifest, write_manifest
 from swiftdiff.models.lora_files import LoraLayer, save_lora
 from swiftdiff.models.saving import save_half
 
@@ -37,7 +38,7 @@ from .vocabulary import build_tokenizers
 from .workers import run_workers
 
 #: share of the whole time budget that each stage may use; they add up to 1
-SHARES = {"autoencoder": 0.11, "base-64": 0.074, "base-128": 0.24, "controlnet": 0.037, "lora": 0.0093}
+SHARES = {"autoencoder": 0.11, "base-64": 0.074, "base-128": 0.332, "controlnet": 0.0323, "lora": 0.008}
 #: of a two-size stage's share, what the small pictures get
 _SMALL_SHARE = 1 / 3
 
@@ -47,7 +48,8 @@ class TrainOptions:
     """What `train_family` may be told.
 
     `budget_s` bounds the whole training (None: every stage runs all of its steps), `scale` multiplies every
-    stage's steps and exists for trials and tests.
+    stage's steps and exists for trials and tests. `start_from` is a finished family to train further: its
+    autoencoder is kept, base and ControlNets go on from its weights at the native size, LoRAs begin anew.
     """
 
     work_folder: Path
@@ -57,6 +59,7 @@ class TrainOptions:
     seed: int = 0
     budget_s: float | None = None
     scale: float = 1.0
+    start_from: Path | None = None
 
 
 def train_family(options: TrainOptions, report: Callable[[StageProgress], None] | None = None) -> None:
@@ -86,8 +89,13 @@ def _train(rank: int, options: TrainOptions, report: Callable[[StageProgress], N
     )
     stage = _Stages(options, setting)
     family = build_family(device)
+    start = options.start_from
+    if start is not None:
+        _load_finished(family, start)
     stage.run(
-        "vae", family.vae, [(autoencoder.PLAN, lambda: autoencoder.AutoencoderTask(family.vae, device))]
+        "vae",
+        family.vae,
+        [] if start else [(autoencoder.PLAN, lambda: autoencoder.AutoencoderTask(family.vae, device))],
     )
     base = nn.ModuleDict(family.parts)
     stage.run(
@@ -95,19 +103,21 @@ def _train(rank: int, options: TrainOptions, report: Callable[[StageProgress], N
         base,
         [
             (plan, partial(diffusion.BaseTask, family, side, weight))
-            for side, weight, plan in diffusion.BASE_PLANS
+            for side, weight, plan in diffusion.BASE_PLANS[1 if start else 0 :]
         ],
     )
     family.freeze()
     for kind in CONTROLNET_KINDS:
         torch.manual_seed(options.seed)
         net = build_controlnet(family.unet).to(device)
+        if start is not None:
+            net.load_state_dict(_finished(ControlNetModel, start / "controlnets" / kind))
         stage.run(
             f"controlnet-{kind}",
             net,
             [
                 (plan, partial(controlnets.ControlNetTask, family, net, kind, side))
-                for side, plan in controlnets.controlnet_plans(kind)
+                for side, plan in controlnets.controlnet_plans(kind)[1 if start else 0 :]
             ],
         )
     for recipe in loras.LORA_RECIPES.values():
@@ -127,7 +137,7 @@ class _Stages:
             module.train()
             for plan, task in plans:
                 self._fit(plan, task())
-            if isinstance(module, AutoencoderKL):
+            if isinstance(module, AutoencoderKL) and plans:
                 autoencoder.standardise(module, self._setting.device)
             self._finish(path, {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()})
         module.load_state_dict(load_file(path))
@@ -176,6 +186,19 @@ def build_family(device: torch.device) -> Family:
     return Family(
         build_autoencoder().to(device), build_unet().to(device), first.to(device), second.to(device), device
     )
+
+
+def _load_finished(family: Family, folder: Path) -> None:
+    """Take over a finished family's base."""
+    verify_manifest(folder)
+    family.vae.load_state_dict(_finished(AutoencoderKL, folder / "base" / "vae"))
+    for name, part in family.parts.items():
+        part.load_state_dict(_finished(type(part), folder / "base" / name))
+
+
+def _finished(kind: Any, folder: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = kind.from_pretrained(folder, dtype=torch.float32).state_dict()
+    return weights
 
 
 def load_base(work_folder: Path, device: torch.device) -> Family:
