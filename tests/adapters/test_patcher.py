@@ -184,14 +184,14 @@ def test_a_patch_that_breaks_off_in_the_middle_leaves_pristine_weights(
     patcher = WeightPatcher({"unet": model})
     patcher.patch([(plans[1], 1.0)])
     calls = itertools.count()
-    add = patcher_module._add_products
+    add = patcher_module.add_products
 
     def break_off(*args: Any) -> None:
         add(*args)
         if next(calls) == failing_call:
             raise error
 
-    monkeypatch.setattr(patcher_module, "_add_products", break_off)
+    monkeypatch.setattr(patcher_module, "add_products", break_off)
     with pytest.raises(error):
         patcher.patch([(plans[0], 1.0)])
     assert is_identical(model, saved)

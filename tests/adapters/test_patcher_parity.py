@@ -140,13 +140,18 @@ def test_a_dora_file_is_what_stock_fuses(tmp_path: Path, tiny_base) -> None:  # 
     _compare(tiny_base, [(path, 0.7)])
 
 
-@pytest.mark.parametrize("fmt", ["diffusers", "kohya"])
-def test_every_kind_of_layer_of_sdxl_is_what_stock_fuses(tmp_path: Path, fmt: str) -> None:
-    """SDXL's names and topology; text encoders and convolutions too, one rank and one alpha a component."""
-    from swiftdiff.models.lora_files import save_lora
+@pytest.fixture(scope="module")
+def thin():  # type: ignore[no-untyped-def]  # noqa: ANN201
     from swiftdiff.models.presets import build_preset
 
-    pipe = build_preset("sdxl-thin")
+    return build_preset("sdxl-thin")
+
+
+@pytest.mark.parametrize("fmt", ["diffusers", "kohya"])
+def test_every_kind_of_layer_of_sdxl_is_what_stock_fuses(tmp_path: Path, fmt: str, thin) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """SDXL's names and topology; text encoders and convolutions too, one rank and one alpha a component."""
+    from swiftdiff.models.lora_files import save_lora
+
     generator = torch.Generator().manual_seed(0)
     wanted = {
         "unet": ("attn1.to_q", "attn2.to_out.0", "ff.net.0.proj", "conv1", "samplers.0.conv", "proj_in"),
@@ -156,11 +161,11 @@ def test_every_kind_of_layer_of_sdxl_is_what_stock_fuses(tmp_path: Path, fmt: st
     layers = [
         {
             name: random_layer(module.weight, 2, 1.0, generator, strength=0.05)
-            for name, module in list(getattr(pipe, component).named_modules())
+            for name, module in list(getattr(thin, component).named_modules())
             if name.endswith(ends) and isinstance(module, nn.Linear | nn.Conv2d)
         }
         for component, ends in wanted.items()
     ]
     path = tmp_path / "thin.safetensors"
     save_lora(path, *layers, fmt=fmt, dtype=torch.float32)  # type: ignore[arg-type]
-    _compare(pipe, [(path, 0.9)])
+    _compare(thin, [(path, 0.9)])

@@ -13,9 +13,8 @@ from torch import nn
 from swiftdiff.adapters.delta_plan import DeltaGroup, DeltaPlan
 from swiftdiff.adapters.model_layers import ModelLayers, Target
 from swiftdiff.adapters.pristine import PristineWeights
+from swiftdiff.adapters.products import ScaledPlan, add_products, recompute
 from swiftdiff.errors import ModelError
-
-ScaledPlan = tuple[DeltaPlan, float]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -191,28 +190,10 @@ class WeightPatcher:
         self._pristine.keep(zip(group.targets, weights, strict=True))
         rounded = weights[0].dtype != torch.float32
         if group.magnitude is not None or (rounded and any(overlaps)):
-            for target, weight in zip(group.targets, weights, strict=True):
-                self._recompute(target, weight, (*self._applied, use))
+            pristine = [self._pristine[target] for target in group.targets]
+            recompute(weights, pristine, group, (*self._applied, use))
         else:
-            _add_products(weights, group, use[1])
-
-    def _recompute(self, target: Target, weight: torch.Tensor, uses: Sequence[ScaledPlan]) -> None:
-        """Set a weight to its pristine value plus all of ``uses``, in float32, rounded once."""
-        pristine = self._pristine[target].to(weight.device, torch.float32).flatten(1)
-        total = pristine.clone()
-        for plan, scale in uses:
-            if target not in plan.places:
-                continue
-            group, index = plan.places[target]
-            down, up = _on(weight.device, group.down[index]), _on(weight.device, group.up[index])
-            if group.magnitude is None:
-                total.addmm_(up, down, alpha=scale)
-                continue
-            change = (up @ down).mul_(scale)
-            length = torch.linalg.vector_norm(pristine + change, dim=1)
-            factor = _on(weight.device, group.magnitude[index]) / length
-            total.add_(change).mul_(factor.unsqueeze(1))
-        weight.copy_(total.view(weight.shape))
+            add_products(weights, group, use[1])
 
 
 def _weight(model: nn.Module, target: Target) -> torch.Tensor:
@@ -222,32 +203,6 @@ def _weight(model: nn.Module, target: Target) -> torch.Tensor:
         allowed = "float32, float16 or bfloat16 for LoRAs to be patched in"
         raise ModelError.for_field(f"dtype of {target}", weight.dtype, allowed)
     return weight
-
-
-def _add_products(weights: list[torch.Tensor], group: DeltaGroup, scale: float) -> None:
-    device = weights[0].device
-    down, up = _on(device, group.down), _on(device, group.up)
-    if len(weights) == 1 and weights[0].dtype == torch.float32 and weights[0].is_contiguous():
-        weights[0].view(weights[0].shape[0], -1).addmm_(up[0], down[0], alpha=scale)
-        return
-    changes = torch.bmm(up, down)
-    if scale != 1:
-        changes.mul_(scale)
-    shaped = [change.view(group.shape) for change in changes.unbind()]
-    if weights[0].dtype == torch.float32:
-        torch._foreach_add_(weights, shaped)
-        return
-    for weight, change in zip(weights, shaped, strict=True):
-        weight.copy_(change.add_(weight))  # the sum in float32, rounded once
-
-
-def _on(device: torch.device, factor: torch.Tensor) -> torch.Tensor:
-    moved = factor.to(device, non_blocking=True)
-    if (
-        moved.is_cuda
-    ):  # made on a loader's stream perhaps: its memory must outlive the work queued on this one
-        moved.record_stream(torch.cuda.current_stream(device))
-    return moved
 
 
 def _same(some: Sequence[ScaledPlan], others: Sequence[ScaledPlan]) -> bool:
