@@ -271,3 +271,19 @@ def test_a_plan_of_another_model_is_refused_and_leaves_the_weights_alone(
     assert is_identical(other, saved)
     with pytest.raises(ModelError, match="float64"):
         WeightPatcher({"unet": nn.Linear(2, 2).double()})
+
+
+def test_patches_inside_inference_mode_are_restored_outside_of_it(
+    model: TinyModel, plans: list[DeltaPlan], tmp_path: Path
+) -> None:
+    saved = snapshot(model)
+    patcher = WeightPatcher({"unet": model})
+    with torch.inference_mode():
+        patcher.apply_set([(plans[0], 1.0), (dora_plan(tmp_path, model), 1.0)])
+    patcher.restore()
+    assert is_identical(model, saved)
+    patcher.patch([(plans[0], 1.0)])
+    with torch.inference_mode():
+        patcher.apply_set([])
+    assert is_identical(model, saved)
+    model(torch.randn(1, 3, 5, 5)).sum().backward()  # the weights are ordinary tensors still
