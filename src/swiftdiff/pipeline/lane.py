@@ -110,7 +110,7 @@ class Lane:
             RuntimeError: The lane is closed.
         """
         future: LaneFuture[Result] = LaneFuture(self)
-        ready = _record_events(arguments)
+        ready = self._record_events(arguments)
 
         def work() -> Result:
             if self._stream is not None:
@@ -170,6 +170,13 @@ class Lane:
         else:
             future._future.set_result(value)
 
+    def _record_events(self, arguments: tuple[Any, ...]) -> list[torch.cuda.Event]:
+        """Mark, on the caller's streams, the moment from which its tensors may be read."""
+        devices = {tensor.device for tensor in _tensors(arguments) if tensor.is_cuda}
+        if self._stream is not None:
+            devices.add(self.device)  # the caller may have patched weights there, which are no arguments
+        return [torch.cuda.current_stream(device).record_event() for device in devices]
+
     def _receive(self, value: Any) -> Any:
         """Return an argument as this lane may use it: futures resolved, tensors on its device."""
         if isinstance(value, LaneFuture):
@@ -214,12 +221,6 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from _tensors(item)
-
-
-def _record_events(arguments: tuple[Any, ...]) -> list[torch.cuda.Event]:
-    """Mark, on the caller's streams, the moment from which its tensors may be read."""
-    devices = {tensor.device for tensor in _tensors(arguments) if tensor.is_cuda}
-    return [torch.cuda.current_stream(device).record_event() for device in devices]
 
 
 def _keep_until_used(value: Any, stream: torch.cuda.Stream) -> None:
