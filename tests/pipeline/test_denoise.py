@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -224,6 +225,13 @@ def test_requests_with_a_scheduler_of_their_own_leave_the_models_alone(family: F
     assert {key: vars(family.base.scheduler)[key] is value for key, value in before.items()} == dict.fromkeys(
         before, True
     )
+
+
+def test_without_guidance_a_negative_prompt_costs_nothing(family: Family, lanes: Lanes) -> None:
+    case = Case(guidance_scale=1.0)
+    job = replace(family.job(case), negative_prompt=family.job(case).prompt)
+    latents = Denoiser(family.unets(), place("latent parallelism", lanes)).denoise(job).latents
+    assert torch.equal(latents, family.stock_latents(case))
 
 
 def test_a_lane_whose_device_has_no_unet_is_refused(lanes: Lanes) -> None:

@@ -36,7 +36,7 @@ class GuidedUNet:
     def __init__(
         self, unets: Replicas[SplitUNet], job: DenoiseJob, shards: Sequence[Shard], reuse: bool, work: Work
     ) -> None:
-        self._guidance_scale = job.guidance_scale
+        self._guidance_scale = job.guidance_scale if job.is_guided else None
         timesteps = job.schedule.timesteps
         self._runs = [_UNetRun(unets.on(shard.lane), shard, timesteps, reuse, work) for shard in shards]
 
@@ -62,14 +62,14 @@ class GuidedUNet:
         return combine([future.result() for future in started], self._guidance_scale)
 
 
-def combine(noises: Sequence[torch.Tensor], guidance_scale: float) -> torch.Tensor:
+def combine(noises: Sequence[torch.Tensor], guidance_scale: float | None) -> torch.Tensor:
     """Return the noise of all shards, guided as stock does; without guidance what came.
 
     Args:
         noises: Of one shard without guidance or with both halves, or of a shard for each half.
-        guidance_scale: Weight of the difference that the prompt makes; at most 1 is no guidance.
+        guidance_scale: Weight of the difference that the prompt makes; None is no guidance.
     """
-    if guidance_scale <= 1.0:
+    if guidance_scale is None:
         (noise,) = noises
         return noise
     negative, positive = noises if len(noises) > 1 else noises[0].chunk(2)

@@ -45,7 +45,7 @@ class DenoiseJob:
         schedule: The request's own.
         prompt: What the pictures show, a row a picture.
         negative_prompt: What they should not show; None turns guidance off.
-        guidance_scale: Weight of classifier-free guidance.
+        guidance_scale: Weight of classifier-free guidance; at most 1 turns it off.
         controlnets: In the order in which their residuals are summed.
     """
 
@@ -55,6 +55,11 @@ class DenoiseJob:
     negative_prompt: Prompt | None = None
     guidance_scale: float = 1.0
     controlnets: tuple[ControlInput, ...] = ()
+
+    @property
+    def is_guided(self) -> bool:
+        """Tell whether both halves of guidance are computed."""
+        return self.negative_prompt is not None and self.guidance_scale > 1.0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Shard:
 def make_shards(job: DenoiseJob, placement: Placement) -> list[Shard]:
     """Split a request over the UNet's lanes; without guidance there is one shard."""
     lanes = placement.unet
-    if job.negative_prompt is None:
+    if job.negative_prompt is None or not job.is_guided:
         return [Shard(lanes[0], job.prompt, 1)]
     if len(lanes) == 1:
         return [Shard(lanes[0], _stack(job.negative_prompt, job.prompt), 2)]
