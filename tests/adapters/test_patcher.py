@@ -45,7 +45,7 @@ def exact(model: TinyModel, uses: list[tuple[DeltaPlan, float]], folder: Path) -
     expected = {name: model.get_parameter(f"{name}.weight").double() for name in TINY_LAYERS}
     for plan, scale in uses:
         for layer in read_lora(folder / f"{plan.adapter_id}.safetensors", plan.adapter_id).layers:
-            up, down = layer.lora.up.double(), layer.lora.down.double()
+            up, down = layer.lora.up.to(expected[layer.name]), layer.lora.down.to(expected[layer.name])
             change = (up.flatten(1) @ down.flatten(1)).view_as(expected[layer.name])
             expected[layer.name] += scale * layer.lora.scale * change
     return expected
@@ -287,3 +287,22 @@ def test_patches_inside_inference_mode_are_restored_outside_of_it(
         patcher.apply_set([])
     assert is_identical(model, saved)
     model(torch.randn(1, 3, 5, 5)).sum().backward()  # the weights are ordinary tensors still
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("budget", [None, 0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_gpu_is_patched_from_host_and_device_factors_alike(
+    plans: list[DeltaPlan], budget: int | None, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model = TinyModel().to("cuda", dtype)
+    saved = snapshot(model)
+    uses = [(plans[0].pinned(), 0.5), (plans[1].to("cuda"), 1.0)]
+    expected = exact(model, uses, tmp_path)
+    patcher = WeightPatcher({"unet": model}, device_budget_bytes=budget)
+    patcher.patch(uses)
+    for name, value in expected.items():
+        weight = model.get_parameter(f"{name}.weight")
+        torch.testing.assert_close(weight.detach(), value.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-5)
+    patcher.restore()
+    assert is_identical(model, saved)

@@ -20,8 +20,9 @@ class LoraReader:
     Args:
         store: Where LoRAs come from.
         model: The layers they change.
-        device: Where the factors are kept: None is the host, page-locked if there is a GPU. On a GPU they are
-            copied on a stream of their own, and are there when the read returns.
+        device: Where the model's weights are. For those on a GPU the factors are page-locked on the host.
+        keep_on_device: Keep the factors on that GPU instead: they are copied on a stream of their own, beside
+            its work, and are there when the read returns.
         clock: Seconds from any moment.
     """
 
@@ -30,12 +31,14 @@ class LoraReader:
         store: AdapterStore,
         model: ModelLayers,
         *,
-        device: torch.device | None = None,
+        device: torch.device | str = "cpu",
+        keep_on_device: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._store = store
         self._model = model
-        self._device = device
+        self._device = torch.device(device)
+        self._keep_on_device = keep_on_device
         self._clock = clock
 
     def __call__(self, adapter_id: str) -> Loaded[DeltaPlan]:
@@ -56,10 +59,10 @@ class LoraReader:
         return Loaded(plan, plan.num_bytes, fetched.num_bytes, fetched_at - began, self._clock() - fetched_at)
 
     def _placed(self, plan: DeltaPlan) -> DeltaPlan:
-        if not torch.cuda.is_available():
+        if self._device.type != "cuda":
             return plan
         pinned = plan.pinned()
-        if self._device is None or self._device.type != "cuda":
+        if not self._keep_on_device:
             return pinned
         stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
