@@ -63,8 +63,8 @@ class Denoiser:
         Args:
             job: The request.
             before_step: Called with a step's number before it, under `torch.inference_mode` and when no lane
-                works for the request, so that weights may be patched in place. It returns what it changed; what
-                it raises ends the request.
+                works for the request, so that weights may be patched in place. It returns what it changed;
+                what it raises ends the request.
 
         Raises:
             Exception: What a lane or the hook raised. By then no lane works for the request any more.
