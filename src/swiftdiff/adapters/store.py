@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ class FetchedAdapter:
     path: Path
     num_bytes: int
     load_s: float
+
+
+class StoreUnavailableError(AdapterError):
+    """The store did not give what it may give when asked again."""
 
 
 class AdapterStore:
@@ -69,6 +74,7 @@ class AdapterStore:
         self._sleep = sleep
         self._clock = clock
         self._downloads: tempfile.TemporaryDirectory[str] | None = None
+        self._downloads_lock = threading.Lock()  # several threads fetch at once
         try:
             filesystem, root = fsspec.core.url_to_fs(url)
         except Exception as error:
@@ -89,7 +95,8 @@ class AdapterStore:
         """Bring a ControlNet to the local disk.
 
         Raises:
-            AdapterError: The id is malformed or unknown, or its files cannot be read.
+            AdapterError: The id is malformed or unknown.
+            StoreUnavailableError: Its files cannot be read now.
         """
         _check_id("ControlNet", adapter_id)
         names = [f"controlnets/{adapter_id}/{name}" for name in CONTROLNET_FILES]
@@ -100,11 +107,19 @@ class AdapterStore:
         """Bring a LoRA to the local disk.
 
         Raises:
-            AdapterError: The id is malformed or unknown, or its file cannot be read.
+            AdapterError: The id is malformed or unknown.
+            StoreUnavailableError: Its file cannot be read now.
         """
         _check_id("LoRA", adapter_id)
         paths, num_bytes, load_s = self._fetch("LoRA", adapter_id, [f"loras/{adapter_id}{LORA_SUFFIX}"])
         return FetchedAdapter(adapter_id, paths[0], num_bytes, load_s)
+
+    def discard(self, fetched: FetchedAdapter) -> None:
+        """Delete an adapter's local copy, if it is a download: who holds it in memory needs no file."""
+        if self._downloads is not None and Path(self._downloads.name) in fetched.path.parents:
+            files = [fetched.path] if fetched.path.is_file() else list(fetched.path.glob("*"))
+            for file in files:
+                file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Delete what was downloaded."""
@@ -127,7 +142,9 @@ class AdapterStore:
         except FileNotFoundError as error:
             raise self._missing(kind, adapter_id, names) from error
         except Exception as error:  # each filesystem raises its own kinds
-            raise AdapterError(f"{kind} {adapter_id!r} cannot be read from {self.url}: {error}") from error
+            raise StoreUnavailableError(
+                f"{kind} {adapter_id!r} cannot be read from {self.url}: {error}"
+            ) from error
         wait_s = self._latency_s + (sum(sizes) / self._bandwidth if self._bandwidth is not None else 0.0)
         if wait_s > 0:
             self._sleep(wait_s)
@@ -137,9 +154,11 @@ class AdapterStore:
         remote = f"{self._prefix}{name}"
         if isinstance(self._filesystem, LocalFileSystem):
             return Path(remote)
-        if self._downloads is None:
-            self._downloads = tempfile.TemporaryDirectory(prefix="swiftdiff-adapters-")
-        local = Path(self._downloads.name) / name
+        with self._downloads_lock:
+            if self._downloads is None:
+                self._downloads = tempfile.TemporaryDirectory(prefix="swiftdiff-adapters-")
+            downloads = self._downloads
+        local = Path(downloads.name) / name
         local.parent.mkdir(parents=True, exist_ok=True)
         # Renamed when complete: whoever still maps the last copy of this file keeps it whole.
         partial = local.with_name(local.name + ".part")

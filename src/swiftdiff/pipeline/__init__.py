@@ -1,0 +1,1 @@
+"""Denoising, with what stock diffusers does in series taken apart and put on lanes."""

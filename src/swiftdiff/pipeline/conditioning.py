@@ -1,0 +1,78 @@
+"""Owns what does not change over a request's steps: time embeddings, the prompt's keys and values, hints.
+
+Stock diffusers computes them anew at every step. Computed once they are the same numbers, bit for bit, as
+long as neither weights nor prompt change: then a new `Conditioning` takes the old one's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel
+
+from swiftdiff.pipeline.prompt_attention import compute_keys_values
+from swiftdiff.pipeline.split_unet import Prompt, embed_hint, embed_time
+
+
+class Conditioning:
+    """What one network is told, for some rows of a batch. Made on the lane that uses it.
+
+    Args:
+        network: The stock UNet or ControlNet.
+        cross_attentions: Its layers, part by part; a part is computed in one go.
+        timesteps: Of all steps.
+        prompt: Of the rows.
+        reuse: Compute everything now. If false, at every step as stock does: for comparison.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        cross_attentions: Sequence[Sequence[Any]],
+        timesteps: torch.Tensor,
+        prompt: Prompt,
+        reuse: bool,
+    ) -> None:
+        self._network = network
+        self._timesteps = timesteps
+        self._prompt = prompt
+        self._times: list[torch.Tensor] = []
+        self._states: list[tuple[torch.Tensor, ...]] = [(prompt.embeddings,) for _ in cross_attentions]
+        if reuse:
+            # Step by step: one batch of all steps would be rounded differently than stock's.
+            self._times = [embed_time(network, timestep, self._prompt) for timestep in timesteps]
+            self._states = [compute_keys_values(layers, prompt.embeddings) for layers in cross_attentions]
+
+    def time(self, step: int) -> torch.Tensor:
+        """Return the network's time embedding at a step, [rows, width]."""
+        return (
+            self._times[step]
+            if self._times
+            else embed_time(self._network, self._timesteps[step], self._prompt)
+        )
+
+    def prompt(self, part: int = 0) -> tuple[torch.Tensor, ...]:
+        """Return what a part of the network is told of the prompt: embeddings, or keys and values."""
+        return self._states[part]
+
+
+class Hint:
+    """A ControlNet's control image as the ControlNet sees it. Made on the lane that uses it.
+
+    Args:
+        controlnet: The stock ControlNet.
+        image: [1, 3, height, width] from 0 to 1.
+        num_rows: Of the batch. One row would do for all, but a batch of another size is rounded otherwise.
+        reuse: Embed it now. If false, at every step as stock does.
+    """
+
+    def __init__(self, controlnet: ControlNetModel, image: torch.Tensor, num_rows: int, reuse: bool) -> None:
+        self._controlnet = controlnet
+        self._image = image.repeat(num_rows, 1, 1, 1)
+        self._embedded = embed_hint(controlnet, self._image) if reuse else None
+
+    def embedded(self) -> torch.Tensor:
+        """Return the embedding, [rows, channels, height, width] of the latents."""
+        return embed_hint(self._controlnet, self._image) if self._embedded is None else self._embedded

@@ -1,0 +1,123 @@
+"""Owns the UNet of one request: guidance's two halves in one batch, or each on a lane of its own.
+
+The latter is the paper's latent parallelism: the halves meet only where their noises are combined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from swiftdiff.pipeline.conditioning import Conditioning
+from swiftdiff.pipeline.controlnets import Residuals, join_residuals
+from swiftdiff.pipeline.job import DenoiseJob
+from swiftdiff.pipeline.lane import LaneFuture
+from swiftdiff.pipeline.networks import SplitUNet
+from swiftdiff.pipeline.replicas import Replicas
+from swiftdiff.pipeline.shard import Shard
+from swiftdiff.pipeline.work import Work
+
+# Time embedding, middle block's output, then skip connections.
+Encoded = tuple[torch.Tensor, ...]
+
+
+class GuidedUNet:
+    """The UNet for one request's shards.
+
+    Args:
+        unets: The UNet on every lane's device.
+        job: The request.
+        shards: Of its batch.
+        reuse: Compute what does not change over the steps once.
+        work: Where the request's work is noted.
+    """
+
+    def __init__(
+        self, unets: Replicas[SplitUNet], job: DenoiseJob, shards: Sequence[Shard], reuse: bool, work: Work
+    ) -> None:
+        self._guidance_scale = job.guidance_scale if job.is_guided else None
+        timesteps = job.schedule.timesteps
+        self._runs = [_UNetRun(unets.on(shard.lane), shard, timesteps, reuse, work) for shard in shards]
+
+    def encode(self, sample: torch.Tensor, step: int) -> list[LaneFuture[Encoded]]:
+        """Start the encoder halves.
+
+        Args:
+            sample: Scaled latents, [pictures, channels, height, width].
+            step: Number of the step.
+        """
+        return [run.encode(sample, step) for run in self._runs]
+
+    def decode(
+        self,
+        encoded: Sequence[LaneFuture[Encoded]],
+        residuals: Sequence[Sequence[LaneFuture[Residuals]]],
+    ) -> torch.Tensor:
+        """Run the decoder halves once ControlNets' residuals are there, and return the guided noise."""
+        started = [
+            run.decode(hidden, several)
+            for run, hidden, several in zip(self._runs, encoded, residuals, strict=True)
+        ]
+        return combine([future.result() for future in started], self._guidance_scale)
+
+
+def combine(noises: Sequence[torch.Tensor], guidance_scale: float | None) -> torch.Tensor:
+    """Return the noise of all shards, guided as stock does; without guidance what came.
+
+    Args:
+        noises: Of one shard without guidance or with both halves, or of a shard for each half.
+        guidance_scale: Weight of the difference that the prompt makes; None is no guidance.
+    """
+    if guidance_scale is None:
+        (noise,) = noises
+        return noise
+    negative, positive = noises if len(noises) > 1 else noises[0].chunk(2)
+    return negative + guidance_scale * (positive.to(negative.device) - negative)
+
+
+class _UNetRun:
+    """The UNet for one shard."""
+
+    def __init__(
+        self, unet: SplitUNet, shard: Shard, timesteps: torch.Tensor, reuse: bool, work: Work
+    ) -> None:
+        self._unet = unet
+        self._shard = shard
+        self._timesteps = timesteps
+        self._reuse = reuse
+        self._work = work
+        self._conditioning: LaneFuture[Conditioning] | None = None
+
+    def encode(self, sample: torch.Tensor, step: int) -> LaneFuture[Encoded]:
+        return self._work.submit(self._shard.lane, self._encode, self._told(), sample, step)
+
+    def decode(
+        self, encoded: LaneFuture[Encoded], several: Sequence[LaneFuture[Residuals]]
+    ) -> LaneFuture[torch.Tensor]:
+        return self._work.submit(self._shard.lane, self._decode, self._told(), encoded, list(several))
+
+    def _told(self) -> LaneFuture[Conditioning]:
+        if self._conditioning is None:  # not before a hook had its chance to patch the weights
+            self._conditioning = self._work.submit(
+                self._shard.lane,
+                Conditioning,
+                self._unet.unet,
+                self._unet.cross_attentions,
+                self._timesteps,
+                self._shard.prompt,
+                self._reuse,
+            )
+        return self._conditioning
+
+    def _encode(self, conditioning: Conditioning, sample: torch.Tensor, step: int) -> Encoded:
+        time = conditioning.time(step)
+        return (time, *self._unet.encode(self._shard.expand(sample), time, *conditioning.prompt(0)))
+
+    def _decode(
+        self, conditioning: Conditioning, encoded: Encoded, several: Sequence[Residuals]
+    ) -> torch.Tensor:
+        time, *outputs = encoded
+        hidden, *skips = join_residuals(outputs, several)
+        noise: torch.Tensor = self._unet.decode(hidden, time, *skips, *conditioning.prompt(1))
+        return noise

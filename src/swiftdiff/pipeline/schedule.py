@@ -1,0 +1,54 @@
+"""Owns one request's steps: its own scheduler, and how the stock pipelines call it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+class Schedule:
+    """A scheduler that belongs to one request, so that requests never share its state.
+
+    Args:
+        scheduler: A diffusers scheduler; its config is taken, it is not used itself.
+        num_inference_steps: As the request says.
+        device: Where the latents live.
+        generators: For schedulers that add noise at every step; one for each picture.
+
+    Attributes:
+        timesteps: Of the network's training, one for each step; often longer than `num_inference_steps` for
+            schedulers of higher order.
+        init_noise_sigma: What unit noise is multiplied with to begin.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        num_inference_steps: int,
+        device: torch.device,
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        self._scheduler = type(scheduler).from_config(scheduler.config)
+        self._scheduler.set_timesteps(num_inference_steps, device=device)
+        accepted = inspect.signature(self._scheduler.step).parameters
+        self._extra = {"generator": list(generators)} if generators and "generator" in accepted else {}
+        self.timesteps: torch.Tensor = self._scheduler.timesteps
+        self.init_noise_sigma = float(self._scheduler.init_noise_sigma)
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def scale(self, latents: torch.Tensor, step: int) -> torch.Tensor:
+        """Return the latents as the networks want them at a step."""
+        scaled: torch.Tensor = self._scheduler.scale_model_input(latents, self.timesteps[step])
+        return scaled
+
+    def advance(self, noise: torch.Tensor, step: int, latents: torch.Tensor) -> torch.Tensor:
+        """Return the latents one step on, given the predicted noise."""
+        following: torch.Tensor = self._scheduler.step(
+            noise, self.timesteps[step], latents, return_dict=False, **self._extra
+        )[0]
+        return following
