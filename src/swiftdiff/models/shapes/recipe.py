@@ -38,7 +38,7 @@ from .vocabulary import build_tokenizers
 from .workers import run_workers
 
 #: share of the whole time budget that each stage may use; they add up to 1
-SHARES = {"autoencoder": 0.11, "base-64": 0.074, "base-128": 0.332, "controlnet": 0.0323, "lora": 0.008}
+SHARES = {"autoencoder": 0.10, "base-64": 0.15, "base-128": 0.50, "controlnet": 0.05, "lora": 0.0125}
 #: of a two-size stage's share, what the small pictures get
 _SMALL_SHARE = 1 / 3
 
