@@ -5,7 +5,6 @@ Lengths are fractions of the picture's side, x to the right and y down, so one s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -123,13 +122,6 @@ def sample_scene(rng: np.random.Generator, *, count: int | None = None, held_out
         for (colour, shape), size, (x, y), radius in zip(names, sizes, centres, radii, strict=True)
     )
     return Scene(objects, background, relation, third)
-
-
-def scene_stream(seed: int) -> Iterator[Scene]:
-    """Endless training scenes; the same seed gives the same scenes."""
-    rng = np.random.default_rng(seed)
-    while True:
-        yield sample_scene(rng)
 
 
 def _sample_names(rng: np.random.Generator, number: int, held_out: bool) -> list[tuple[str, str]]:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.nn import functional
 
 from swiftdiff.scenes.render import geometry, render, shade
 from swiftdiff.scenes.scene import sample_scene
@@ -108,11 +107,3 @@ def standardise(autoencoder: AutoencoderKL, device: torch.device, seed: int = 10
     encode.bias[:channels] /= deviation
     encode.weight[:channels] /= deviation[:, None, None, None]
     encode.bias[channels:] -= 2 * deviation.log()  # the log-variances
-
-
-@torch.no_grad()
-def measure_psnr(autoencoder: AutoencoderKL, device: torch.device, seed: int = 10_000) -> float:
-    """Peak signal-to-noise ratio in dB on fresh pictures, plain and styled."""
-    pictures = sample_pictures(np.random.default_rng(seed), 64)[0].to(device)
-    output = autoencoder.decode(autoencoder.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
-    return float(10 * torch.log10(4 / functional.mse_loss(output, pictures)))
