@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from diffusers import StableDiffusionXLPipeline
 from peft import LoraConfig
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from .trainer import Plan
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 _CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "conv_out")
+_ADAPTER = "default"
 _TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
@@ -66,10 +69,19 @@ def add_adapters(family: Family, recipe: LoraRecipe, seed: int) -> None:
     """Put trainable PEFT layers on the frozen base; B starts at zero, so the picture starts unchanged."""
     family.freeze()
     torch.manual_seed(seed)
-    family.unet.add_adapter(_config(recipe, recipe.targets))
+    family.unet.add_adapter(_config(recipe, recipe.targets), _ADAPTER)
     if recipe.text_encoders:
         for encoder in (family.text_encoder, family.text_encoder_2):
-            encoder.add_adapter(_config(recipe, _TEXT))
+            encoder.add_adapter(_config(recipe, _TEXT), _ADAPTER)
+
+
+def take_adapters(family: Family, pipeline: StableDiffusionXLPipeline, file: Path) -> None:
+    """Put a finished LoRA on the frozen base as stock diffusers reads it, ready to be trained further."""
+    family.freeze()
+    pipeline.load_lora_weights(file, adapter_name=_ADAPTER)
+    for part in family.parts.values():
+        for name, parameter in part.named_parameters():
+            parameter.requires_grad_("lora_" in name)
 
 
 def _config(recipe: LoraRecipe, targets: tuple[str, ...]) -> LoraConfig:
@@ -98,11 +110,12 @@ class LoraTask:
         )
 
 
-def layer_weights(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """Module path -> (A, B) of every PEFT layer in `module`, on the CPU in half precision."""
+def layer_weights(module: nn.Module, recipe: LoraRecipe) -> dict[str, tuple[Tensor, Tensor]]:
+    """Module path -> (A, B) of every PEFT layer in `module`, for the recipe's alpha, on the CPU, in half."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, layer in module.named_modules():
-        if hasattr(layer, "lora_A") and "default" in getattr(layer, "lora_A", {}):
-            pair = (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+        if _ADAPTER in getattr(layer, "lora_A", {}):
+            rescale = layer.scaling[_ADAPTER] * recipe.rank / recipe.alpha  # a file's alpha may be another
+            pair = (layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight * rescale)
             found[name] = (pair[0].detach().cpu().half(), pair[1].detach().cpu().half())
     return found

@@ -37,7 +37,8 @@ from .trainer import Plan, Setting, StageProgress, Task, fit
 from .vocabulary import build_tokenizers
 from .workers import run_workers
 
-#: share of the whole time budget that each stage may use; they add up to 1
+#: share of the whole time budget that each stage may use; they add up to 1, and where stages are left out
+#: (`start_from`) the others share theirs alike
 SHARES = {"autoencoder": 0.10, "base-64": 0.15, "base-128": 0.50, "controlnet": 0.05, "lora": 0.0125}
 #: of a two-size stage's share, what the small pictures get
 _SMALL_SHARE = 1 / 3
@@ -49,7 +50,7 @@ class TrainOptions:
 
     `budget_s` bounds the whole training (None: every stage runs all of its steps), `scale` multiplies every
     stage's steps and exists for trials and tests. `start_from` is a finished family to train further: its
-    autoencoder is kept, base and ControlNets go on from its weights at the native size, LoRAs begin anew.
+    autoencoder is kept, base, ControlNets and LoRAs go on from its weights, at the native size alone.
     """
 
     work_folder: Path
@@ -133,7 +134,7 @@ class _Stages:
 
     def run(self, part: str, module: nn.Module, plans: list[tuple[Plan, Callable[[], Task]]]) -> None:
         path = self._options.work_folder / f"{part}.safetensors"
-        if not path.exists():
+        if self._is_missing(path):
             module.train()
             for plan, task in plans:
                 self._fit(plan, task())
@@ -145,28 +146,38 @@ class _Stages:
 
     def lora(self, recipe: loras.LoraRecipe) -> None:
         path = self._options.work_folder / f"lora-{recipe.style}.safetensors"
-        if path.exists():
+        if not self._is_missing(path):
             return
         family = load_base(self._options.work_folder, self._setting.device)
-        loras.add_adapters(family, recipe, self._options.seed)
-        for side, plan in loras.lora_plans(recipe.style):
+        start = self._options.start_from
+        if start is None:
+            loras.add_adapters(family, recipe, self._options.seed)
+        else:
+            loras.take_adapters(
+                family, assemble_pipeline(family), start / "loras" / f"{recipe.style}.safetensors"
+            )
+        for side, plan in loras.lora_plans(recipe.style)[1 if start else 0 :]:
             self._fit(plan, loras.LoraTask(family, recipe, side))
         tensors = {}
         for name, module in family.parts.items():
-            for layer, (down, up) in loras.layer_weights(module).items():
+            for layer, (down, up) in loras.layer_weights(module, recipe).items():
                 tensors[f"{name}/{layer}/A"], tensors[f"{name}/{layer}/B"] = down, up
         self._finish(path, tensors)
 
     def _fit(self, plan: Plan, task: Task) -> None:
         budget_s = None
         if self._options.budget_s is not None:
-            share = SHARES.get(plan.name)
-            if share is None:
-                kind, _, size = plan.name.split("-")
-                share = SHARES[kind] * (_SMALL_SHARE if size == "64" else 1 - _SMALL_SHARE)
+            share = _native_share(plan.name) if self._options.start_from else _share(plan.name)
             budget_s = share * self._options.budget_s
         steps = max(1, round(plan.steps * self._options.scale))
         fit(task, replace(plan, steps=steps), self._setting, budget_s)
+
+    def _is_missing(self, path: Path) -> bool:
+        """The same answer in every worker: all look before any goes on and could write the file."""
+        missing = not path.exists()
+        if self._setting.workers > 1:
+            distributed.barrier()
+        return missing
 
     def _finish(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         if self._setting.rank == 0:
@@ -175,6 +186,21 @@ class _Stages:
             temporary.replace(path)
         if self._setting.workers > 1:
             distributed.barrier()
+
+
+def _share(plan: str) -> float:
+    """What of the budget a plan gets when the whole family is trained."""
+    if plan in SHARES:
+        return SHARES[plan]
+    kind, _, size = plan.split("-")
+    return SHARES[kind] * (_SMALL_SHARE if size == "64" else 1 - _SMALL_SHARE)
+
+
+def _native_share(plan: str) -> float:
+    """What it gets when only the native size is trained, further."""
+    left_out = SHARES["autoencoder"] + SHARES["base-64"]
+    share = SHARES[plan] if plan in SHARES else SHARES[plan.split("-", maxsplit=1)[0]]
+    return share / (1 - left_out)
 
 
 def build_family(device: torch.device) -> Family:
