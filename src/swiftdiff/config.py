@@ -46,6 +46,48 @@ class DiffusersConfig(StrictModel):
     max_cached_controlnets: Annotated[int, Field(ge=0)] = 8
 
 
+class SwiftdiffConfig(StrictModel):
+    """Switches of the engine ``swiftdiff``. All but ``bal_k`` above 0 are exact.
+
+    Attributes:
+        lanes: Where it computes, such as ``["cuda:0", "cuda:1"]`` or ``["cpu:0", "cpu:1"]``; None is two
+            lanes of half the threads on a CPU with several, and one on ``device`` else.
+        latent_parallelism: The two halves of guidance on two lanes.
+        controlnet_offload: ControlNets on other lanes than the UNet's, beside its encoder half.
+        graph_replay: Replay captured graphs (traced on the CPU, CUDA graphs on GPUs) in place of Python.
+        reuse_invariants: Compute what does not change over a request's steps once.
+        prefetch: Adapters load when a request arrives, and the next request's prompt is encoded while one is
+            denoised; otherwise all of it begins when the request is served.
+        decode_lane: Lane that decodes pictures while the next request is denoised; None decodes first.
+        bal_k: Steps that may begin without a LoRA that is still loading: a number, or a share of the steps
+            such as ``"40%"``. 0 waits, and is exact.
+        lora_cache_mb: Host memory for LoRAs between requests, in 10^6 bytes.
+        controlnet_cache_mb: Host memory for ControlNets between requests.
+        controlnet_device_mb: Memory on each GPU for ControlNets between requests.
+        pristine_device_mb: Memory on each GPU for copies of weights that LoRAs change; the rest is kept on
+            the host. None is no limit.
+        eviction: Which adapter leaves a full cache: the least recently or least frequently used.
+        max_concurrent_loads: Adapters read from the store at one time.
+        load_attempts: Reads of an adapter whose store does not answer, before its request fails.
+    """
+
+    lanes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    latent_parallelism: bool = True
+    controlnet_offload: bool = True
+    graph_replay: bool = True
+    reuse_invariants: bool = True
+    prefetch: bool = True
+    decode_lane: str | None = None
+    bal_k: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?%$")] = 0
+    lora_cache_mb: Annotated[float, Field(ge=0)] = 1000.0
+    controlnet_cache_mb: Annotated[float, Field(ge=0)] = 8000.0
+    controlnet_device_mb: Annotated[float, Field(ge=0)] = 8000.0
+    pristine_device_mb: Annotated[float, Field(ge=0)] | None = None
+    eviction: Literal["lru", "lfu"] = "lru"
+    max_concurrent_loads: Annotated[int, Field(ge=1)] = 4
+    load_attempts: Annotated[int, Field(ge=1)] = 3
+
+
 class ServingConfig(StrictModel):
     """One way of serving a trace.
 
@@ -59,10 +101,11 @@ class ServingConfig(StrictModel):
         threads: Intra-op threads; None is torch's choice.
         adapters: The adapter store.
         diffusers: Options of the engine ``diffusers``.
+        swiftdiff: Switches of the engine ``swiftdiff``.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
-    engine: Literal["diffusers"]
+    engine: Literal["diffusers", "swiftdiff"]
     model: Annotated[str, Field(min_length=1)] = "shapes"
     device: Annotated[str, Field(min_length=1)] = "cpu"
     dtype: Dtype = "float32"
@@ -70,6 +113,7 @@ class ServingConfig(StrictModel):
     threads: Annotated[int, Field(ge=1)] | None = None
     adapters: AdapterStoreConfig = AdapterStoreConfig()
     diffusers: DiffusersConfig = DiffusersConfig()
+    swiftdiff: SwiftdiffConfig = SwiftdiffConfig()
 
     def to_toml(self) -> str:
         """Return the whole config, defaults written out; reading it gives an equal config."""

@@ -108,6 +108,27 @@ class ImageRequest(StrictModel):
     slo_ms: Annotated[float, Field(gt=0)] | None = None
 
 
+class AdapterRecord(StrictModel):
+    """How one adapter of a request came to it.
+
+    Attributes:
+        kind: ``lora`` or ``controlnet``.
+        id: Its id in the store.
+        source: ``cache``: it was in memory; ``store``: it was read for this request; ``shared``: another
+            request was reading it already.
+        bytes_loaded: Bytes from the store on this request's account.
+        load_s: Seconds from the request's arrival at the system until it was ready, emulated ones included.
+        step_patched: First step with it, for a LoRA that is patched; None for a ControlNet.
+    """
+
+    kind: Literal["lora", "controlnet"]
+    id: str
+    source: Literal["cache", "store", "shared"]
+    bytes_loaded: int
+    load_s: float
+    step_patched: int | None = None
+
+
 class RequestRecord(StrictModel):
     """How one request went: one line of ``requests.jsonl``.
 
@@ -136,6 +157,7 @@ class RequestRecord(StrictModel):
         loras: Ids of its LoRAs.
         images: Paths of the saved pictures, relative to the run's folder.
         bytes_loaded: Bytes of adapters fetched from the store for it.
+        adapters: How each of its adapters came, for systems that tell; ControlNets first.
         device_seconds: Seconds for which it occupied devices, restore included, summed over devices.
         slo_ms: The request's.
         slo_met: Whether ``latency_s`` kept it; None without ``slo_ms``.
@@ -160,6 +182,7 @@ class RequestRecord(StrictModel):
     loras: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     bytes_loaded: int = 0
+    adapters: tuple[AdapterRecord, ...] = ()
     device_seconds: float = 0.0
     slo_ms: float | None = None
     slo_met: bool | None = None

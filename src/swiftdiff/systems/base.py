@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from PIL.Image import Image
 
-from swiftdiff.request import ImageRequest
+from swiftdiff.request import AdapterRecord, ImageRequest
 
 Exactness = Literal["exact", "approximate"]
 
@@ -18,18 +19,22 @@ class Served:
     """What serving a request gave.
 
     Attributes:
-        images: The pictures; number ``i`` has the seed ``request.seed + i``.
-        stages: Seconds by stage name, as far as the system measured them.
+        images: The pictures, or their promise if they are decoded while the system serves the next request;
+            number ``i`` has the seed ``request.seed + i``.
+        stages: Seconds by stage name, as far as the system measured them. A promise's decoding is added
+            before it is kept.
         bytes_loaded: Bytes of adapters fetched from the store.
+        adapters: How each adapter came, for systems that tell.
     """
 
-    images: list[Image]
+    images: list[Image] | Future[list[Image]]
     stages: dict[str, float]
     bytes_loaded: int
+    adapters: tuple[AdapterRecord, ...] = ()
 
 
 class ServingSystem(Protocol):
-    """One way of serving requests. Used by one thread; every call belongs to the request served last.
+    """One way of serving requests, one at a time. Used by one thread.
 
     Attributes:
         name: How tables call it.
@@ -46,6 +51,13 @@ class ServingSystem(Protocol):
         """Pay one-time costs (lazy imports, allocator, kernels) before anything is measured."""
         ...
 
+    def announce(self, request: ImageRequest) -> None:
+        """Note that a request has arrived and waits: what it needs may begin to load. May be left out.
+
+        Announced requests are served in the order in which they were announced.
+        """
+        ...
+
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         """Make a request's pictures.
 
@@ -59,7 +71,7 @@ class ServingSystem(Protocol):
         ...
 
     def finish(self) -> None:
-        """Undo what the last request did to the model, served or failed; timed as ``restore``."""
+        """Undo what the last served request did to the model, also if it failed; timed as ``restore``."""
         ...
 
     def close(self) -> None:
