@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from swiftdiff.report.adapters import AdapterTally, AdapterUse, Kind
 from swiftdiff.request import RequestRecord
 
 DEFAULT_PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -17,12 +18,12 @@ QUEUE = "queue"
 STAGE_ORDER = (
     QUEUE,
     "control_image",
-    "controlnet_load",
+    "controlnet_load",  # stock loads within the request,
+    "controlnet_wait",  # other engines beside it: what is left is a wait
     "lora_load",
     "lora_wait",
     "lora_patch",
     "text_encode",
-    "controlnet_wait",
     "denoise",
     "vae_decode",
     "image_save",
@@ -77,6 +78,7 @@ class Summary(BaseModel):
             that lacks a stage counts as 0, so that the means add up. ``restore`` comes after delivery.
         device_seconds_per_image: Device time for which requests, failed ones too, were served, per picture.
         bytes_loaded: Bytes of adapters fetched.
+        adapters: How adapters came, by kind; empty for systems that do not tell.
         failures: The first of them.
     """
 
@@ -95,14 +97,17 @@ class Summary(BaseModel):
     device_seconds: float
     device_seconds_per_image: float | None
     bytes_loaded: int
+    adapters: dict[Kind, AdapterUse] = {}
     failures: tuple[Failure, ...]
 
     def to_flat_dict(self) -> dict[str, Any]:
         """Return the numbers under the keys that serving benchmarks share, such as ``p99_e2el_ms``."""
-        flat = self.model_dump(exclude={"latency", "stages", "failures"})
+        flat = self.model_dump(exclude={"latency", "stages", "adapters", "failures"})
         if self.latency is not None:
             flat |= _flatten(self.latency, "e2el")
         flat["stages_ms"] = {name: _stage_dict(each) for name, each in self.stages.items()}
+        if self.adapters:
+            flat["adapters"] = {kind: use.to_json() for kind, use in self.adapters.items()}
         flat["failures"] = [failure.model_dump() for failure in self.failures]
         return flat
 
@@ -117,7 +122,8 @@ def summarize(
         percentiles: Each from 0 to 100. 90, 95 and 99 are always computed.
     """
     failures: list[Failure] = []
-    frame = _read(records, failures)
+    adapters = AdapterTally()
+    frame = _read(records, failures, adapters)
     wanted = tuple(sorted({*percentiles, *ALWAYS_REPORTED}))
     served = frame[frame["ok"]]
     stages = frame.columns[len(_FIELDS) :]
@@ -134,13 +140,32 @@ def summarize(
         images_per_s=_ratio(num_images, duration) or 0.0,
         request_goodput=_ratio(kept, duration) if with_slo else None,
         slo_attainment_rate=_ratio(kept, with_slo),
-        latency=_describe(served["latency_s"], wanted) if len(served) else None,
-        stages={name: _describe(served[name], wanted) for name in stages} if len(served) else {},
+        latency=describe(served["latency_s"], wanted) if len(served) else None,
+        stages={name: describe(served[name], wanted) for name in stages} if len(served) else {},
         device_seconds=device_seconds,
         device_seconds_per_image=_ratio(device_seconds, num_images),
         bytes_loaded=int(frame["bytes_loaded"].sum()),
+        adapters=adapters.summary(),
         failures=tuple(failures),
     )
+
+
+def describe(seconds: pd.Series, percentiles: Iterable[float] = DEFAULT_PERCENTILES) -> Statistics:
+    """Return a distribution of at least one value, as milliseconds."""
+    names = tuple(percentiles)
+    milliseconds = seconds * 1000
+    quantiles = milliseconds.quantile([p / 100 for p in names])
+    return Statistics(
+        mean=float(milliseconds.mean()),
+        median=float(milliseconds.median()),
+        std=float(milliseconds.std()) if len(milliseconds) > 1 else 0.0,
+        percentiles={f"p{p:g}": float(q) for p, q in zip(names, quantiles, strict=True)},
+    )
+
+
+def stage_order(name: str) -> tuple[float, str]:
+    """Return a stage's place in tables; one that is not known comes before ``other``."""
+    return (STAGE_ORDER.index(name) if name in STAGE_ORDER else STAGE_ORDER.index("other") - 0.5, name)
 
 
 _FIELDS = (
@@ -156,7 +181,7 @@ _FIELDS = (
 )
 
 
-def _read(records: Iterable[RequestRecord], failures: list[Failure]) -> pd.DataFrame:
+def _read(records: Iterable[RequestRecord], failures: list[Failure], adapters: AdapterTally) -> pd.DataFrame:
     """Return a row for each measured record: `_FIELDS`, then seconds by stage in order of happening."""
     rows: list[tuple[float, ...]] = []
     stages: dict[str, list[float]] = {QUEUE: []}
@@ -168,10 +193,11 @@ def _read(records: Iterable[RequestRecord], failures: list[Failure]) -> pd.DataF
             stages.setdefault(name, []).extend([0.0] * (len(rows) - len(stages[name])))
             stages[name].append(seconds)
         rows.append(_row(record))
+        adapters.add(record)
         if record.status == "failed" and len(failures) < MAX_FAILURES_SHOWN:
             failures.append(_failure(record))
     frame = pd.DataFrame(rows, columns=list(_FIELDS)).astype({"ok": bool})
-    for name in sorted(stages, key=_stage_order):
+    for name in sorted(stages, key=stage_order):
         frame[name] = stages[name] + [0.0] * (len(rows) - len(stages[name]))
     return frame
 
@@ -196,17 +222,6 @@ def _failure(record: RequestRecord) -> Failure:
     )
 
 
-def _describe(seconds: pd.Series, percentiles: tuple[float, ...]) -> Statistics:
-    milliseconds = seconds * 1000
-    quantiles = milliseconds.quantile([p / 100 for p in percentiles])
-    return Statistics(
-        mean=float(milliseconds.mean()),
-        median=float(milliseconds.median()),
-        std=float(milliseconds.std()) if len(milliseconds) > 1 else 0.0,
-        percentiles={f"p{p:g}": float(q) for p, q in zip(percentiles, quantiles, strict=True)},
-    )
-
-
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole > 0 else None
 
@@ -223,7 +238,3 @@ def _stage_dict(statistics: Statistics) -> dict[str, float]:
         "std": statistics.std,
         **statistics.percentiles,
     }
-
-
-def _stage_order(name: str) -> tuple[int, str]:
-    return (STAGE_ORDER.index(name) if name in STAGE_ORDER else len(STAGE_ORDER) - 2, name)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from swiftdiff.report.adapters import AdapterUse, Kind
 from swiftdiff.report.result import RunResult
 from swiftdiff.report.summary import DEFAULT_PERCENTILES, Statistics
 
 Cell = str | float | int | None
+ADAPTER_KINDS: dict[Kind, str] = {"lora": "LoRA", "controlnet": "ControlNet"}
 AUTO = "auto"  # about three significant digits, never an exponent
 
 
@@ -50,7 +53,12 @@ class Table:
 
 def run_tables(result: RunResult, percentiles: Sequence[float] = DEFAULT_PERCENTILES) -> list[Table]:
     """Return all tables of a run; one that would be empty is left out."""
-    tables = [latency_table(result, percentiles), throughput_table(result), failure_table(result)]
+    tables = [
+        latency_table(result, percentiles),
+        throughput_table(result),
+        adapter_table(result),
+        failure_table(result),
+    ]
     return [table for table in tables if table.rows]
 
 
@@ -100,6 +108,30 @@ def throughput_table(result: RunResult) -> Table:
     rows = tuple(row for row in measures if row[1] is not None)
     columns = (Column("measure"), Column("value", AUTO), Column("unit"))
     return Table("throughput", "Throughput and cost", columns, rows, result.store_note)
+
+
+def adapter_table(result: RunResult) -> Table:
+    """Return how LoRAs and ControlNets came to their requests; no rows for a system that does not tell."""
+    kinds = [result.summary.adapters.get(kind) for kind in ADAPTER_KINDS]
+    measures: tuple[tuple[str, Callable[[AdapterUse], Cell], str], ...] = (
+        ("uses", lambda use: use.uses, ""),
+        ("from memory", lambda use: use.hit_rate * 100, "% of uses"),
+        ("another request's load", lambda use: use.shared, "uses"),
+        ("loaded", lambda use: use.bytes_loaded / 1e6, "MB"),
+        ("load, mean *", lambda use: use.mean_load_ms, "ms"),
+        ("wait of a request, mean", lambda use: use.mean_wait_ms, "ms"),
+        ("patched at step, first", lambda use: use.steps_patched and use.steps_patched[0], ""),
+        ("patched at step, median", lambda use: use.steps_patched and use.steps_patched[1], ""),
+        ("patched at step, last", lambda use: use.steps_patched and use.steps_patched[2], ""),
+    )
+    rows = (
+        (name, *(None if use is None else measure(use) for use in kinds), unit)
+        for name, measure, unit in measures
+    )
+    shown = tuple(row for row in rows if any(cell is not None for cell in row[1:-1]))
+    columns = (Column("adapters"), *(Column(name, AUTO) for name in ADAPTER_KINDS.values()), Column("unit"))
+    note = f"* From arrival until it was ready, of those that were not in memory. {result.store_note}"
+    return Table("adapters", "Adapters", columns, shown, note.strip())
 
 
 def failure_table(result: RunResult) -> Table:
@@ -153,6 +185,8 @@ def _show(cell: Cell, specification: str) -> str:
         return "–"
     if isinstance(cell, str) or not specification:
         return str(cell)
+    if math.isinf(cell):
+        return "∞"
     if specification != AUTO:
         return format(cell, specification)
     if isinstance(cell, int) or cell == 0:
