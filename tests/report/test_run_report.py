@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeSystem, fake_config, make_request, write_requests
 from PIL import Image
 
-from swiftdiff.config import AdapterStoreConfig
+from swiftdiff.config import AdapterStoreConfig, StoreEmulationConfig
 from swiftdiff.engine.clock import FakeClock
 from swiftdiff.engine.options import ReplayOptions
 from swiftdiff.engine.run_folder import RunFolder
@@ -29,8 +29,9 @@ def _fail_bad(request: ImageRequest) -> None:
 def folder(tmp_path: Path) -> RunFolder:
     requests = [make_request(name, 100.0 * i, slo_ms=1500.0) for i, name in enumerate(("a", "b", "bad", "c"))]
     clock = FakeClock()
+    emulate = StoreEmulationConfig(latency_ms=40, bandwidth_mb_s=200, jitter=0.5)
     config = fake_config().model_copy(
-        update={"adapters": AdapterStoreConfig(latency_ms=40, bandwidth_mb_s=200)}
+        update={"adapters": AdapterStoreConfig(emulate=emulate)}
     )
     return start_run(
         write_requests(tmp_path / "trace.jsonl", requests),
@@ -59,7 +60,8 @@ def test_summary_json_has_the_keys_that_serving_benchmarks_share(folder: RunFold
 def test_tables_of_an_emulated_store_say_so(folder: RunFolder) -> None:
     write_report(folder)
     report = (folder.path / "report.md").read_text()
-    assert report.count("Adapter store emulated: 40 ms latency, 200 MB/s.") == 2
+    said = "Adapter store emulated: 40 ms latency, 200 MB/s, jitter 0.5 (lognormal, seed 0)."
+    assert report.count(said) == 2
 
 
 def test_csv_tables_hold_the_raw_numbers(folder: RunFolder) -> None:

@@ -197,7 +197,7 @@ def _read_served(folder: RunFolder) -> pd.DataFrame:
 
 
 def _compare(run: _Read, baseline: _Read) -> ComparedRun:
-    paired = baseline.served.join(run.served, how="inner", lsuffix="_before", rsuffix="_after")
+    paired = baseline.served.add_suffix("_before").join(run.served.add_suffix("_after"), how="inner")
     is_baseline = run is baseline
 
     def speedup(*columns: str) -> Speedup:
