@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from swiftdiff.config import load_config, parse_config
+from swiftdiff.config import AdapterStoreConfig, StoreEmulationConfig, load_config, parse_config
 from swiftdiff.errors import ConfigError
 from swiftdiff.resources import workloads_root
 
 MINIMAL = 'name = "a"\nengine = "diffusers"\n'
+EMULATE = MINIMAL + "[adapters.emulate]\n"
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,13 @@ def test_a_written_config_spells_its_defaults_out() -> None:
         ("", "field name is missing"),
         (MINIMAL + "thread = 2", "unknown field 'thread'; did you mean 'threads'? known: adapters, device"),
         (
-            MINIMAL + "[adapters]\nlatency = 2",
+            MINIMAL + "[adapters]\nlatency_ms = 2",
+            "unknown field 'latency_ms'; known: emulate, url in adapters",
+        ),
+        (
+            MINIMAL + "[adapters]\nemulate = {latency = 2}",
             "unknown field 'latency'; did you mean 'latency_ms'? "
-            "known: bandwidth_mb_s, latency_ms, url in adapters",
+            "known: bandwidth_mb_s, jitter, latency_file, latency_ms, seed in adapters.emulate",
         ),
         (
             MINIMAL + 'dtype = "float8"',
@@ -43,11 +48,18 @@ def test_a_written_config_spells_its_defaults_out() -> None:
         (MINIMAL + "threads = 0", "threads is 0, but must be at least 1"),
         (MINIMAL + 'threads = "2"', "threads is '2', but must be an integer"),
         (MINIMAL + "threads = true", "threads is True, but must be an integer"),
-        (MINIMAL + "[adapters]\nlatency_ms = nan", "adapters.latency_ms is nan, but must be"),
-        (
-            MINIMAL + "[adapters]\nbandwidth_mb_s = 0",
-            "adapters.bandwidth_mb_s is 0, but must be greater than 0",
-        ),
+        (EMULATE + "latency_ms = nan", "adapters.emulate.latency_ms is nan, but must be"),
+        (EMULATE + "latency_ms = -1", "adapters.emulate.latency_ms is -1, but must be at least 0"),
+        (EMULATE + 'latency_ms = "40"', "adapters.emulate.latency_ms is '40', but must be a number"),
+        (EMULATE + "bandwidth_mb_s = 0", "adapters.emulate.bandwidth_mb_s is 0, but must be at least 0.001"),
+        (EMULATE + "latency_ms = 1\njitter = -0.1", "emulate.jitter is -0.1, but must be at least 0"),
+        (EMULATE + "latency_ms = 1\njitter = inf", "emulate.jitter is inf, but must be a finite number"),
+        (EMULATE + "latency_ms = 1\njitter = 11", "emulate.jitter is 11, but must be at most 10"),
+        (EMULATE + "jitter = 0.5", "must be latency_ms or bandwidth_mb_s too, which jitter can vary"),
+        (EMULATE + 'latency_file = ""', "latency_file is '', but must be a string that is not empty"),
+        (EMULATE + 'latency_file = "a.csv"\nlatency_ms = 1', "must be either a latency_file or latency_ms"),
+        (EMULATE + "seed = 0.5", "adapters.emulate.seed is 0.5, but must be an integer"),
+        (MINIMAL + "[adapters]\nemulate = 40", "adapters.emulate is 40, but must be an object"),
         (MINIMAL + "diffusers = 3", "diffusers is 3, but must be an object with named fields"),
         ("name = ", "not valid TOML"),
         (MINIMAL + MINIMAL, "not valid TOML"),
@@ -62,6 +74,25 @@ def test_a_wrong_config_is_refused_with_file_key_and_what_would_be_right(
         load_config(path)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_an_emulated_store_survives_being_written() -> None:
+    config = parse_config(
+        MINIMAL + "[adapters]\nemulate = {latency_ms = 40, bandwidth_mb_s = 200, jitter = 1}"
+    )
+    assert config.adapters.emulate == StoreEmulationConfig(latency_ms=40, bandwidth_mb_s=200, jitter=1)
+    assert parse_config(config.to_toml()) == config
+    measured = parse_config(EMULATE + 'latency_file = "loads.csv"\nseed = 3')
+    assert parse_config(measured.to_toml()) == measured
+
+
+def test_relative_folders_and_files_of_a_store_count_from_the_given_folder(tmp_path: Path) -> None:
+    emulate = StoreEmulationConfig(latency_file="loads.csv", seed=3)
+    moved = AdapterStoreConfig(url="../adapters", emulate=emulate).relative_to(tmp_path / "configs")
+    assert moved.url == str(tmp_path / "adapters")
+    assert moved.emulate == StoreEmulationConfig(latency_file=str(tmp_path / "configs/loads.csv"), seed=3)
+    for url in ("s3://bucket/adapters", "zip://::a.zip", None):
+        assert AdapterStoreConfig(url=url).relative_to(tmp_path) == AdapterStoreConfig(url=url)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", "folder"])

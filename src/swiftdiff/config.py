@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from swiftdiff.errors import ConfigError
 from swiftdiff.validation import StrictModel, describe
@@ -16,18 +16,58 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 SchedulerName = Literal["euler", "dpmpp_2m", "ddim"]
 
 
+class StoreEmulationConfig(StrictModel):
+    """How far away an adapter store is made to be: by numbers, or by times that were measured on one.
+
+    The time is added to what a fetch really takes. It depends on the seed, the adapter and how often that
+    adapter was fetched before, and on nothing else, so that runs repeat and systems compare.
+
+    Attributes:
+        latency_ms: Time to the first byte of each fetch.
+        bandwidth_mb_s: Bandwidth of each fetch in megabytes (10^6) a second; None is unlimited. Fetches at
+            one time do not share it.
+        jitter: How much that time varies: the coefficient of variation (standard deviation over mean) of a
+            lognormal factor with mean 1, drawn for each fetch. 0 is always the same time.
+        latency_file: Measured times to draw from instead, with equal chances: CSV, JSONL or JSON, relative
+            to the config file. See `swiftdiff.adapters.emulation.read_measurements`.
+        seed: Of the draws.
+    """
+
+    latency_ms: Annotated[float, Field(ge=0, le=3.6e6)] = 0.0
+    bandwidth_mb_s: Annotated[float, Field(ge=0.001)] | None = None
+    jitter: Annotated[float, Field(ge=0, le=10)] = 0.0
+    latency_file: Annotated[str, Field(min_length=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check_that_all_of_it_counts(self) -> Self:
+        by_numbers = self.latency_ms > 0 or self.bandwidth_mb_s is not None
+        if self.latency_file is not None and (by_numbers or self.jitter > 0):
+            raise ValueError("either a latency_file or latency_ms, bandwidth_mb_s and jitter, not both")
+        if self.latency_file is None and self.jitter > 0 and not by_numbers:
+            raise ValueError("latency_ms or bandwidth_mb_s too, which jitter can vary")
+        return self
+
+
 class AdapterStoreConfig(StrictModel):
     """Where adapters come from, and how far away that is.
 
     Attributes:
         url: Any fsspec URL or a folder, relative to the config file; None is the model's own adapters.
-        latency_ms: Emulated time to the first byte of each fetch.
-        bandwidth_mb_s: Emulated bandwidth in megabytes (10^6) a second; None is unlimited.
+        emulate: Distance of a remote store, added to every fetch.
     """
 
     url: Annotated[str, Field(min_length=1)] | None = None
-    latency_ms: Annotated[float, Field(ge=0)] = 0.0
-    bandwidth_mb_s: Annotated[float, Field(gt=0)] | None = None
+    emulate: StoreEmulationConfig = StoreEmulationConfig()
+
+    def relative_to(self, base: Path) -> AdapterStoreConfig:
+        """Return a config whose folder and file are absolute, relative ones counted from ``base``."""
+        url, file = self.url, self.emulate.latency_file
+        if url is not None and "://" not in url and "::" not in url:
+            url = str((base / Path(url).expanduser()).resolve())
+        if file is not None:
+            file = str((base / Path(file).expanduser()).resolve())
+        return AdapterStoreConfig(url=url, emulate=self.emulate.model_copy(update={"latency_file": file}))
 
 
 class DiffusersConfig(StrictModel):

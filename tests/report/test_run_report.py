@@ -30,9 +30,7 @@ def folder(tmp_path: Path) -> RunFolder:
     requests = [make_request(name, 100.0 * i, slo_ms=1500.0) for i, name in enumerate(("a", "b", "bad", "c"))]
     clock = FakeClock()
     emulate = StoreEmulationConfig(latency_ms=40, bandwidth_mb_s=200, jitter=0.5)
-    config = fake_config().model_copy(
-        update={"adapters": AdapterStoreConfig(emulate=emulate)}
-    )
+    config = fake_config().model_copy(update={"adapters": AdapterStoreConfig(emulate=emulate)})
     return start_run(
         write_requests(tmp_path / "trace.jsonl", requests),
         config,

@@ -12,7 +12,7 @@ from PIL import Image
 from swiftdiff.config import ServingConfig
 from swiftdiff.engine.clock import Clock, RealClock
 from swiftdiff.request import ImageRequest
-from swiftdiff.systems.base import Exactness, Served
+from swiftdiff.systems.base import Exactness, Served, Waiting
 
 
 class FakeSystem:
@@ -46,6 +46,9 @@ class FakeSystem:
 
     def warm_up(self) -> None:
         """Nothing to warm."""
+
+    def watch(self, waiting: Waiting) -> None:
+        self.waiting = waiting
 
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         self.before(request)

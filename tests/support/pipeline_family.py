@@ -113,7 +113,7 @@ class Family:
             width=width,
             height=height,
         )
-        seeds = [5 + i for i in range(case.num_images)]
+        generators = [torch.Generator("cpu").manual_seed(5 + i) for i in range(case.num_images)]
         controls = [
             ControlInput(
                 Replicas(f"ControlNet {index}", {CPU: ServedControlNet(self.controlnets[index], replay)}),
@@ -125,7 +125,7 @@ class Family:
             for index, image in enumerate(self.images(case))
         ]
         return DenoiseJob(
-            latents=draw_latents(self.base, schedule, seeds, width=width, height=height),
+            latents=draw_latents(self.base, schedule, generators, width=width, height=height),
             schedule=schedule,
             prompt=prompt,
             negative_prompt=negative,

@@ -1,4 +1,4 @@
-"""Owns where adapter files come from: ids in, local files out; can emulate how far away a store is."""
+"""Owns where adapter files come from: ids in, local files out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from swiftdiff.adapters.emulation import AdapterKind, FetchTimes
+from swiftdiff.config import AdapterStoreConfig, StoreEmulationConfig
 from swiftdiff.errors import AdapterError
 from swiftdiff.validation import unknown_name
 
 CONTROLNET_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 LORA_SUFFIX = ".safetensors"
+_NAMES: dict[AdapterKind, str] = {"controlnet": "ControlNet", "lora": "LoRA"}
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
@@ -29,7 +32,7 @@ class FetchedAdapter:
         id: Its id in the store.
         path: A LoRA's file, or a ControlNet's folder as `ControlNetModel.from_pretrained` reads it.
         num_bytes: Size of its files together.
-        load_s: Seconds the fetch took, emulated latency and bandwidth included.
+        load_s: Seconds the fetch took, emulated ones included.
     """
 
     id: str
@@ -50,27 +53,25 @@ class AdapterStore:
 
     Args:
         url: Any fsspec URL, chained ones too (``zip://::https://…``), or a local folder.
-        latency_ms: Emulated time to the first byte of each fetch, added to the real one.
-        bandwidth_mb_s: Emulated bandwidth in 10^6 bytes a second; None adds nothing.
+        emulate: Distance of a remote store, added to the time that each fetch really takes.
         sleep: Waits for the emulated time.
         clock: Seconds from any moment, to measure fetches with.
 
     Raises:
         AdapterError: fsspec does not know the URL.
+        ConfigError: A file of measured times cannot be used.
     """
 
     def __init__(
         self,
         url: str,
-        latency_ms: float = 0.0,
-        bandwidth_mb_s: float | None = None,
+        emulate: StoreEmulationConfig | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.url = url
-        self._latency_s = latency_ms / 1000
-        self._bandwidth = bandwidth_mb_s * 1e6 if bandwidth_mb_s is not None else None
+        self._times = FetchTimes(emulate or StoreEmulationConfig())
         self._sleep = sleep
         self._clock = clock
         self._downloads: tempfile.TemporaryDirectory[str] | None = None
@@ -98,9 +99,8 @@ class AdapterStore:
             AdapterError: The id is malformed or unknown.
             StoreUnavailableError: Its files cannot be read now.
         """
-        _check_id("ControlNet", adapter_id)
         names = [f"controlnets/{adapter_id}/{name}" for name in CONTROLNET_FILES]
-        paths, num_bytes, load_s = self._fetch("ControlNet", adapter_id, names)
+        paths, num_bytes, load_s = self._fetch("controlnet", adapter_id, names)
         return FetchedAdapter(adapter_id, paths[0].parent, num_bytes, load_s)
 
     def fetch_lora(self, adapter_id: str) -> FetchedAdapter:
@@ -110,8 +110,7 @@ class AdapterStore:
             AdapterError: The id is malformed or unknown.
             StoreUnavailableError: Its file cannot be read now.
         """
-        _check_id("LoRA", adapter_id)
-        paths, num_bytes, load_s = self._fetch("LoRA", adapter_id, [f"loras/{adapter_id}{LORA_SUFFIX}"])
+        paths, num_bytes, load_s = self._fetch("lora", adapter_id, [f"loras/{adapter_id}{LORA_SUFFIX}"])
         return FetchedAdapter(adapter_id, paths[0], num_bytes, load_s)
 
     def discard(self, fetched: FetchedAdapter) -> None:
@@ -134,21 +133,24 @@ class AdapterStore:
             return []
         return [PurePosixPath(str(entry).rstrip("/")).name for entry in entries]
 
-    def _fetch(self, kind: str, adapter_id: str, names: list[str]) -> tuple[list[Path], int, float]:
+    def _fetch(
+        self, kind: AdapterKind, adapter_id: str, names: Sequence[str]
+    ) -> tuple[list[Path], int, float]:
+        _check_id(kind, adapter_id)
         began = self._clock()
         try:
-            sizes = [int(self._filesystem.size(f"{self._prefix}{name}") or 0) for name in names]
             paths = [self._bring(name) for name in names]
+            num_bytes = sum(path.stat().st_size for path in paths)
         except FileNotFoundError as error:
             raise self._missing(kind, adapter_id, names) from error
         except Exception as error:  # each filesystem raises its own kinds
             raise StoreUnavailableError(
-                f"{kind} {adapter_id!r} cannot be read from {self.url}: {error}"
+                f"{_NAMES[kind]} {adapter_id!r} cannot be read from {self.url}: {error}"
             ) from error
-        wait_s = self._latency_s + (sum(sizes) / self._bandwidth if self._bandwidth is not None else 0.0)
+        wait_s = self._times.draw(kind, adapter_id, num_bytes)
         if wait_s > 0:
             self._sleep(wait_s)
-        return paths, sum(sizes), self._clock() - began
+        return paths, num_bytes, self._clock() - began
 
     def _bring(self, name: str) -> Path:
         remote = f"{self._prefix}{name}"
@@ -160,24 +162,44 @@ class AdapterStore:
             downloads = self._downloads
         local = Path(downloads.name) / name
         local.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed when complete: whoever still maps the last copy of this file keeps it whole.
-        partial = local.with_name(local.name + ".part")
+        # Renamed when complete: whoever still maps the last copy of this file keeps it whole. Each thread
+        # writes a file of its own, for two may fetch one adapter.
+        partial = local.with_name(f"{local.name}.{threading.get_ident()}.part")
         self._filesystem.get_file(remote, str(partial))
         return partial.replace(local)
 
-    def _missing(self, kind: str, adapter_id: str, names: list[str]) -> AdapterError:
-        known = self.controlnet_ids() if kind == "ControlNet" else self.lora_ids()
+    def _missing(self, kind: AdapterKind, adapter_id: str, names: Sequence[str]) -> AdapterError:
+        known = self.controlnet_ids() if kind == "controlnet" else self.lora_ids()
+        name = _NAMES[kind]
         if adapter_id in known:
-            wanted = " and ".join(PurePosixPath(name).name for name in names)
-            return AdapterError(f"{kind} {adapter_id!r} in {self.url} is incomplete: it needs {wanted}")
+            wanted = " and ".join(PurePosixPath(file).name for file in names)
+            return AdapterError(f"{name} {adapter_id!r} in {self.url} is incomplete: it needs {wanted}")
         if not known:
             return AdapterError(
-                f"no {kind} {adapter_id!r} in the adapter store {self.url} ({names[0]} is missing)"
+                f"no {name} {adapter_id!r} in the adapter store {self.url} ({names[0]} is missing)"
             )
-        return AdapterError(f"{unknown_name(kind, adapter_id, known)} (adapter store {self.url})")
+        return AdapterError(f"{unknown_name(name, adapter_id, known)} (adapter store {self.url})")
 
 
-def _check_id(kind: str, adapter_id: str) -> None:
+def open_store(config: AdapterStoreConfig, default_url: str | None) -> AdapterStore | None:
+    """Open the store that a config names.
+
+    Args:
+        config: Which store, and how far away it is made to be.
+        default_url: The model's own adapters, for a config without a URL; None if it has none.
+
+    Returns:
+        The store; None if neither names one.
+
+    Raises:
+        AdapterError: fsspec does not know the URL.
+        ConfigError: A file of measured times cannot be used.
+    """
+    url = config.url if config.url is not None else default_url
+    return None if url is None else AdapterStore(url, config.emulate)
+
+
+def _check_id(kind: AdapterKind, adapter_id: str) -> None:
     if not _ID.fullmatch(adapter_id):
         allowed = "1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-'"
-        raise AdapterError.for_field(f"{kind} id", adapter_id, allowed)
+        raise AdapterError.for_field(f"{_NAMES[kind]} id", adapter_id, allowed)

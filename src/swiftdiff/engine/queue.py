@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -28,6 +29,10 @@ class RequestQueue(Protocol):
 
     def waiting(self) -> int:
         """Return how many requests have arrived and wait, counting no further than `MAX_HELD`."""
+        ...
+
+    def upcoming(self, limit: int) -> list[ImageRequest]:
+        """Return the oldest requests that have arrived and wait, at most ``limit``."""
         ...
 
 
@@ -64,6 +69,11 @@ class OpenQueue:
         self._admit()
         return len(self._waiting)
 
+    def upcoming(self, limit: int) -> list[ImageRequest]:
+        """Return the next of those that wait now."""
+        self._admit()
+        return [arrival.request for arrival in itertools.islice(self._waiting, limit)]
+
     def _admit(self) -> None:
         now_s = self._clock.now()
         while self._next is not None and self._next.at_s <= now_s and len(self._waiting) < MAX_HELD:
@@ -92,6 +102,11 @@ class ClosedQueue:
         """Return how many wait now."""
         self._admit()
         return len(self._waiting)
+
+    def upcoming(self, limit: int) -> list[ImageRequest]:
+        """Return the next of those that wait now."""
+        self._admit()
+        return [arrival.request for arrival in itertools.islice(self._waiting, limit)]
 
     def _admit(self) -> None:
         while self._free_since_s and len(self._waiting) < MAX_HELD:

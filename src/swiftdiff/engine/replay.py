@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from PIL.Image import Image
 
 from swiftdiff.engine.arrivals import Arrival, schedule
 from swiftdiff.engine.clock import Clock, RunClock
@@ -16,7 +22,7 @@ from swiftdiff.engine.queue import ClosedQueue, OpenQueue, RequestQueue
 from swiftdiff.engine.run_folder import RunFolder
 from swiftdiff.errors import SwiftdiffError
 from swiftdiff.request import ImageRequest, RequestRecord, validate_servable
-from swiftdiff.systems.base import ServingSystem
+from swiftdiff.systems.base import Served, ServingSystem
 
 MAX_ERROR_LENGTH = 500
 
@@ -24,16 +30,34 @@ OpenTrace = Callable[[], Iterable[ImageRequest]]
 Observer = Callable[[RequestRecord, int], None]
 
 
+Pictures = list[Image] | Callable[[], list[Image]]
+
+
 @dataclass
 class _Attempt:
-    """What came of trying to serve a request."""
+    """What came of trying to serve a request so far; one thread at a time has it."""
 
-    stages: dict[str, float] = field(default_factory=dict)
+    arrival: Arrival
+    warmup: bool
+    started_s: float
+    size: tuple[int | None, int | None]
+    served: Served | None = None
+    handed_over_s: float = 0.0  # when the system was free again, but for the restore
+    restore_s: float = 0.0
     images: tuple[str, ...] = ()
-    size: tuple[int | None, int | None] = (None, None)
-    bytes_loaded: int = 0
+    save_s: float | None = None
+    finished_s: float = 0.0
     error: str | None = None
     error_kind: str | None = None
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """What one call of `Replay.run` works with."""
+
+    clock: RunClock
+    interrupts: Interrupts
+    deliverer: Executor
 
 
 class Replay:
@@ -64,6 +88,8 @@ class Replay:
         self._options = options
         self._clock = clock
         self._observe = observe
+        # Records come from the serving thread and from the one that delivers.
+        self._record_lock = threading.Lock()
 
     def run(self, open_trace: OpenTrace, interrupts: Interrupts) -> None:
         """Serve what the folder has no record of.
@@ -78,13 +104,26 @@ class Replay:
         """
         done, end_s = self._read_progress()
         clock = RunClock(self._clock, start_s=end_s)
-        for request in _warmup_requests(open_trace, self._options.num_warmups):
-            self._serve(Arrival(clock.now(), request), clock, interrupts, warmup=True)
-        queue = self._make_queue(open_trace, done, clock)
-        while (arrival := queue.take()) is not None:
-            record = self._serve(arrival, clock, interrupts, warmup=False)
-            queue.release(record.finished_at_s)
-            self._observe(record, queue.waiting())
+        # Ends deliveries that are under way also when the block is left by Ctrl-C.
+        with ThreadPoolExecutor(1, thread_name_prefix="deliver") as deliverer:
+            desk = _Desk(clock, interrupts, deliverer)
+            for request in _warmup_requests(open_trace, self._options.num_warmups):
+                self._serve(Arrival(clock.now(), request), desk, warmup=True).result()
+            self._serve_all(self._make_queue(open_trace, done, clock), desk)
+
+    def _serve_all(self, queue: RequestQueue, desk: _Desk) -> None:
+        self._system.watch(queue.upcoming)
+        under_way: deque[Future[RequestRecord]] = deque()
+        while True:
+            arrival = queue.take()
+            if arrival is not None:
+                under_way.append(self._serve(arrival, desk, warmup=False))
+            elif not under_way:
+                return
+            while under_way and (arrival is None or under_way[0].done()):
+                record = under_way.popleft().result()
+                queue.release(record.finished_at_s)
+                self._observe(record, queue.waiting())
 
     def _read_progress(self) -> tuple[set[str], float]:
         """Return the ids that were served in earlier sessions, and when the last of these ended."""
@@ -106,67 +145,102 @@ class Replay:
         arrivals = (each for each in schedule(requests, load) if each.request.request_id not in done)
         return OpenQueue(_starting_at(clock.now(), arrivals, resumed=bool(done)), clock)
 
-    def _serve(
-        self, arrival: Arrival, clock: RunClock, interrupts: Interrupts, *, warmup: bool
-    ) -> RequestRecord:
-        """Serve a request, restore the model, and record both."""
-        started_s = clock.now()
-        attempt = self._attempt(arrival.request, clock, warmup=warmup)
-        finished_s = clock.now()
-        with interrupts.hold():  # a picture that is saved gets its record
-            attempt.stages["other"] = finished_s - started_s - sum(attempt.stages.values())
+    def _serve(self, arrival: Arrival, desk: _Desk, *, warmup: bool) -> Future[RequestRecord]:
+        """Serve a request and restore the model; the record comes when the pictures are saved."""
+        request, clock = arrival.request, desk.clock
+        attempt = _Attempt(arrival, warmup, clock.now(), (request.width, request.height))
+        pictures = self._begin(attempt, clock)
+        if callable(pictures):
+            with desk.interrupts.hold():
+                try:
+                    self._finish(attempt, clock)
+                finally:
+                    delivery = desk.deliverer.submit(self._deliver, pictures, attempt, clock)
+            return delivery
+        self._save(pictures, attempt, clock)
+        with desk.interrupts.hold():  # a picture that is saved gets its record
             try:
-                self._system.finish()
+                self._finish(attempt, clock)
             finally:
-                restored_s = clock.now()
-                attempt.stages["restore"] = restored_s - finished_s
-                times = (arrival.at_s, started_s, finished_s, restored_s)
-                record = self._make_record(arrival.request, attempt, times, warmup=warmup)
-                self._folder.append_record(record)
-        return record
+                record = self._append_record(attempt)
+        return _known(record)
 
-    def _attempt(self, request: ImageRequest, clock: RunClock, *, warmup: bool) -> _Attempt:
-        attempt = _Attempt(size=(request.width, request.height))
+    def _begin(self, attempt: _Attempt, clock: RunClock) -> Pictures:
+        """Let the system serve a request; a failure is noted, and no pictures come of it."""
+        pictures: Pictures = []
+        with self._noting_failure(attempt):
+            validate_servable(attempt.arrival.request)
+            attempt.served = self._system.serve(attempt.arrival.request, self._images_root)
+            pictures = attempt.served.images
+        attempt.handed_over_s = clock.now()
+        return pictures
+
+    def _finish(self, attempt: _Attempt, clock: RunClock) -> None:
+        began_s = clock.now()
         try:
-            validate_servable(request)
-            served = self._system.serve(request, self._images_root)
-            attempt.stages.update(served.stages)
-            attempt.bytes_loaded = served.bytes_loaded
-            attempt.size = served.images[0].size
-            began_s = clock.now()
-            attempt.images = self._folder.save_images(request, served.images, warmup=warmup)
-            attempt.stages["image_save"] = clock.now() - began_s
+            self._system.finish()
+        finally:
+            attempt.restore_s = clock.now() - began_s
+
+    def _deliver(self, pictures: Pictures, attempt: _Attempt, clock: RunClock) -> RequestRecord:
+        self._save(pictures, attempt, clock)
+        return self._append_record(attempt)
+
+    def _save(self, pictures: Pictures, attempt: _Attempt, clock: RunClock) -> None:
+        """Save a request's pictures, if it came to any."""
+        with self._noting_failure(attempt):
+            images = pictures() if callable(pictures) else pictures
+            if images:
+                attempt.size = images[0].size
+                began_s = clock.now()
+                request = attempt.arrival.request
+                attempt.images = self._folder.save_images(request, images, warmup=attempt.warmup)
+                attempt.save_s = clock.now() - began_s
+        attempt.finished_s = clock.now()
+        if not callable(pictures):
+            attempt.handed_over_s = attempt.finished_s
+
+    @contextmanager
+    def _noting_failure(self, attempt: _Attempt) -> Iterator[None]:
+        try:
+            yield
         except SwiftdiffError as error:
             attempt.error, attempt.error_kind = str(error), type(error).__name__
         except Exception as error:  # whatever goes wrong with one request, the others go on
             attempt.error, attempt.error_kind = str(error) or repr(error), type(error).__name__
-            self._folder.append_traceback(f"request {request.request_id}:\n{traceback.format_exc()}")
-        return attempt
+            request_id = attempt.arrival.request.request_id
+            self._folder.append_traceback(f"request {request_id}:\n{traceback.format_exc()}")
 
-    def _make_record(
-        self,
-        request: ImageRequest,
-        attempt: _Attempt,
-        times: tuple[float, float, float, float],
-        *,
-        warmup: bool,
-    ) -> RequestRecord:
-        scheduled_s, started_s, finished_s, restored_s = times
+    def _append_record(self, attempt: _Attempt) -> RequestRecord:
+        record = self._make_record(attempt)
+        with self._record_lock:
+            self._folder.append_record(record)
+        return record
+
+    def _make_record(self, attempt: _Attempt) -> RequestRecord:
+        request, served = attempt.arrival.request, attempt.served
+        scheduled_s, started_s, finished_s = attempt.arrival.at_s, attempt.started_s, attempt.finished_s
+        stages = {} if served is None else dict(served.stages)
+        if attempt.save_s is not None:
+            stages["image_save"] = attempt.save_s
+        stages["other"] = finished_s - started_s - sum(stages.values())
+        stages["restore"] = attempt.restore_s
         latency_s = finished_s - scheduled_s
         slo_ms = self._options.slo_ms if self._options.slo_ms is not None else request.slo_ms
         is_ok = attempt.error is None
+        busy_s = attempt.handed_over_s - started_s + attempt.restore_s
         return RequestRecord(
             request_id=request.request_id,
             status="ok" if is_ok else "failed",
             error=attempt.error[:MAX_ERROR_LENGTH] if attempt.error is not None else None,
             error_kind=attempt.error_kind,
-            warmup=warmup,
+            warmup=attempt.warmup,
             scheduled_at_s=scheduled_s,
             started_at_s=started_s,
             finished_at_s=finished_s,
             queue_wait_s=started_s - scheduled_s,
             latency_s=latency_s,
-            stages=attempt.stages,
+            stages=stages,
             num_images=request.num_images,
             num_inference_steps=request.num_inference_steps,
             width=attempt.size[0],
@@ -174,11 +248,18 @@ class Replay:
             controlnets=tuple(use.id for use in request.controlnets),
             loras=tuple(use.id for use in request.loras),
             images=attempt.images,
-            bytes_loaded=attempt.bytes_loaded,
-            device_seconds=(restored_s - started_s) * self._system.num_devices,
+            bytes_loaded=0 if served is None else served.bytes_loaded,
+            adapters=() if served is None else served.adapters,
+            device_seconds=busy_s * self._system.num_devices,
             slo_ms=slo_ms,
             slo_met=None if slo_ms is None else is_ok and latency_s * 1000 <= slo_ms,
         )
+
+
+def _known(record: RequestRecord) -> Future[RequestRecord]:
+    future: Future[RequestRecord] = Future()
+    future.set_result(record)
+    return future
 
 
 def _warmup_requests(open_trace: OpenTrace, count: int) -> Iterator[ImageRequest]:

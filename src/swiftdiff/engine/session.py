@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from swiftdiff.adapters.emulation import describe_emulation
 from swiftdiff.config import AdapterStoreConfig, ServingConfig
 from swiftdiff.engine.clock import Clock, RealClock
 from swiftdiff.engine.interrupt import Interrupts
@@ -220,12 +221,7 @@ def _describe_run(
 
 
 def _describe_emulation(adapters: AdapterStoreConfig) -> str | None:
-    parts = []
-    if adapters.latency_ms:
-        parts.append(f"{adapters.latency_ms:g} ms latency")
-    if adapters.bandwidth_mb_s is not None:
-        parts.append(f"{adapters.bandwidth_mb_s:g} MB/s")
-    return ", ".join(parts) or None
+    return describe_emulation(adapters.emulate)
 
 
 def _now() -> str:

@@ -58,22 +58,23 @@ def encode_prompts(
 
 
 def draw_latents(
-    pipe: Any, schedule: Schedule, seeds: Sequence[int], *, width: int, height: int
+    pipe: Any, schedule: Schedule, generators: Sequence[torch.Generator], *, width: int, height: int
 ) -> torch.Tensor:
     """Return the noise that a request begins with, [pictures, channels, height / 8, width / 8].
 
     Args:
         pipe: A `StableDiffusionXLPipeline`.
         schedule: The request's own.
-        seeds: One a picture, drawn on the CPU as stock does, so that devices agree.
+        generators: One a picture, on the CPU, so that devices agree.
         width: Pixels.
         height: Pixels.
     """
     factor = pipe.vae_scale_factor
     unet = pipe.unet
-    shape = (len(seeds), unet.config.in_channels, height // factor, width // factor)
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    noise: torch.Tensor = randn_tensor(shape, generator=generators, device=unet.device, dtype=unet.dtype)
+    shape = (len(generators), unet.config.in_channels, height // factor, width // factor)
+    noise: torch.Tensor = randn_tensor(
+        shape, generator=list(generators), device=unet.device, dtype=unet.dtype
+    )
     return noise * schedule.init_noise_sigma
 
 

@@ -19,9 +19,19 @@ def _diffusers(config: ServingConfig) -> ServingSystem:
     return DiffusersSystem(config)
 
 
+def _swiftdiff(config: ServingConfig) -> ServingSystem:
+    from swiftdiff.models.quiet import quiet_libraries
+
+    with quiet_libraries():
+        from swiftdiff.systems.swiftdiff import SwiftdiffSystem
+
+        return SwiftdiffSystem(config)
+
+
 # Factories import their system when called: choosing one must not cost the imports of all.
 ENGINES: dict[str, Callable[[ServingConfig], ServingSystem]] = {
     "diffusers": _diffusers,
+    "swiftdiff": _swiftdiff,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,21 +13,24 @@ from swiftdiff.request import AdapterRecord, ImageRequest
 
 Exactness = Literal["exact", "approximate"]
 
+#: Returns the oldest requests that have arrived and wait, in order, at most so many; for the serving thread.
+Waiting = Callable[[int], Sequence[ImageRequest]]
+
 
 @dataclass(frozen=True)
 class Served:
     """What serving a request gave.
 
     Attributes:
-        images: The pictures, or their promise if they are decoded while the system serves the next request;
-            number ``i`` has the seed ``request.seed + i``.
-        stages: Seconds by stage name, as far as the system measured them. A promise's decoding is added
-            before it is kept.
+        images: The pictures, or, if they are decoded while the system serves the next request, a function
+            that waits for them; number ``i`` has the seed ``request.seed + i``.
+        stages: Seconds by stage name, as far as the system measured them; decoding is among them when
+            ``images`` has returned.
         bytes_loaded: Bytes of adapters fetched from the store.
         adapters: How each adapter came, for systems that tell.
     """
 
-    images: list[Image] | Future[list[Image]]
+    images: list[Image] | Callable[[], list[Image]]
     stages: dict[str, float]
     bytes_loaded: int
     adapters: tuple[AdapterRecord, ...] = ()
@@ -51,11 +54,8 @@ class ServingSystem(Protocol):
         """Pay one-time costs (lazy imports, allocator, kernels) before anything is measured."""
         ...
 
-    def announce(self, request: ImageRequest) -> None:
-        """Note that a request has arrived and waits: what it needs may begin to load. May be left out.
-
-        Announced requests are served in the order in which they were announced.
-        """
+    def watch(self, waiting: Waiting) -> None:
+        """Learn how to ask what comes next, to begin to load for it while another request is served."""
         ...
 
     def serve(self, request: ImageRequest, images_root: Path) -> Served:

@@ -31,7 +31,7 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline, StableDiffusionXLPipeline
 from PIL.Image import Image
 
-from swiftdiff.adapters.store import AdapterStore, FetchedAdapter
+from swiftdiff.adapters.store import AdapterStore, FetchedAdapter, open_store
 from swiftdiff.config import ServingConfig
 from swiftdiff.errors import AdapterError, RequestError
 from swiftdiff.models.loading import check_controlnet_fits, load_controlnet, load_pipeline
@@ -115,9 +115,7 @@ class DiffusersSystem:
         return Served(pictures, timer.seconds, num_bytes)
 
     def _open_store(self) -> AdapterStore | None:
-        adapters = self._config.adapters
-        url = adapters.url if adapters.url is not None else self._source.adapter_url
-        return None if url is None else AdapterStore(url, adapters.latency_ms, adapters.bandwidth_mb_s)
+        return open_store(self._config.adapters, self._source.adapter_url)
 
     def _load_base(self) -> None:
         config = self._config

@@ -1,0 +1,215 @@
+"""Owns a base model as the engine serves it: its weights, the lanes that compute, and who patches what."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel
+from PIL.Image import Image
+
+from swiftdiff.adapters.model_layers import ModelLayers
+from swiftdiff.adapters.patcher import WeightPatcher
+from swiftdiff.config import SwiftdiffConfig
+from swiftdiff.pipeline.decoding import decode, prepare_vae
+from swiftdiff.pipeline.denoise import BeforeStep, Denoiser
+from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs
+from swiftdiff.pipeline.inputs import draw_latents, encode_prompts, prepare_control_image
+from swiftdiff.pipeline.job import ControlInput, DenoiseJob
+from swiftdiff.pipeline.lane import Lane, LaneFuture
+from swiftdiff.pipeline.networks import ServedControlNet, SplitUNet
+from swiftdiff.pipeline.replicas import Replicas
+from swiftdiff.pipeline.schedule import Schedule
+from swiftdiff.pipeline.split_unet import Prompt
+from swiftdiff.pipeline.workplace import Workplace
+from swiftdiff.request import ImageRequest
+
+Prompts = tuple[Prompt, Prompt | None]
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+_GRAPHS: dict[str, ReplayKind] = {"cpu": "traced", "cuda": "cuda_graph"}
+
+
+class ServedModel:
+    """A stock SDXL pipeline's parts on lanes.
+
+    Weights are changed by `patchers` alone, and these are called by one thread, between steps.
+
+    Args:
+        pipe: The pipeline; it belongs to this object from now on.
+        switches: What is switched on.
+
+    Attributes:
+        layers: What LoRAs may change.
+        patchers: One for the UNet on each device, and one for the text encoders.
+        native_side: Of a picture when a request names no size, in pixels.
+
+    Raises:
+        ModelError: The model cannot be split, or its weights have a type that cannot be patched.
+        ConfigError: A lane is not a device of this machine.
+    """
+
+    def __init__(self, pipe: Any, switches: SwiftdiffConfig) -> None:
+        self._pipe = pipe
+        self._switches = switches
+        self._device: torch.device = pipe.unet.device
+        self.native_side = int(pipe.default_sample_size * pipe.vae_scale_factor)
+        self.layers = ModelLayers.of(
+            {"unet": pipe.unet, **{name: getattr(pipe, name) for name in TEXT_ENCODERS}}
+        )
+        num_threads = torch.get_num_threads()
+        self._workplace = Workplace(
+            switches.lanes,
+            self._device,
+            num_threads,
+            latent_parallelism=switches.latent_parallelism,
+            controlnet_offload=switches.controlnet_offload,
+        )
+        # Prompts are always encoded here: with another number of threads they would be rounded otherwise, and
+        # a picture would depend on whether its request had to wait.
+        is_cpu = self._device.type == "cpu"
+        self._encoder = Lane(str(self._device), max(1, num_threads // 2) if is_cpu else None)
+        self.decoder = None if switches.decode_lane is None else Lane(switches.decode_lane)
+        prepare_vae(pipe)
+        if self.decoder is not None:
+            pipe.vae.to(self.decoder.device)
+        unets = {device: self._copy_unet(device) for device in self._workplace.devices}
+        self._unets = Replicas(
+            "the UNet", {device: SplitUNet(unet, self.replay_kind(device)) for device, unet in unets.items()}
+        )
+        budget_mb = switches.pristine_device_mb
+        budget = None if budget_mb is None else int(budget_mb * 1e6)
+        self._text_patcher = WeightPatcher(
+            {name: getattr(pipe, name) for name in TEXT_ENCODERS}, device_budget_bytes=budget
+        )
+        unet_patchers = [WeightPatcher({"unet": unet}, device_budget_bytes=budget) for unet in unets.values()]
+        self.patchers = (*unet_patchers, self._text_patcher)
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Devices of its lanes, each once; a CPU is one, however many lanes share it."""
+        decoders = () if self.decoder is None else (self.decoder.device,)
+        return tuple(dict.fromkeys((*self._workplace.devices, *decoders)))
+
+    @property
+    def network_devices(self) -> tuple[torch.device, ...]:
+        """Devices that ControlNets may be computed on."""
+        return self._workplace.devices
+
+    @property
+    def unet(self) -> Any:
+        """The base's UNet, to check adapters against."""
+        return self._pipe.unet
+
+    @property
+    def text_is_pristine(self) -> bool:
+        """Tell whether no LoRA is in the text encoders."""
+        changed = (plan.components for plan, _ in self._text_patcher.applied)
+        return not any(components & set(TEXT_ENCODERS) for components in changed)
+
+    def replay_kind(self, device: torch.device) -> ReplayKind:
+        """Return how networks run on a device."""
+        return _GRAPHS[device.type] if self._switches.graph_replay else "eager"
+
+    def size_of(self, request: ImageRequest) -> tuple[int, int]:
+        """Return a request's width and height."""
+        return request.width or self.native_side, request.height or self.native_side
+
+    def encode(self, request: ImageRequest) -> LaneFuture[Prompts]:
+        """Begin to encode a request's prompts; the text encoders must not be patched until it is done."""
+        width, height = self.size_of(request)
+
+        def work() -> Prompts:
+            return encode_prompts(
+                self._pipe,
+                request.prompt,
+                request.negative_prompt,
+                guidance_scale=request.guidance_scale,
+                num_images=request.num_images,
+                width=width,
+                height=height,
+            )
+
+        return self._encoder.submit(work)
+
+    def control_input(
+        self, request: ImageRequest, index: int, network: Replicas[ServedControlNet], image: Image
+    ) -> ControlInput:
+        """Return one of a request's ControlNets with its image."""
+        use = request.controlnets[index]
+        width, height = self.size_of(request)
+        pixels = prepare_control_image(self._pipe, image, width=width, height=height)
+        return ControlInput(network, pixels, use.scale, use.start, use.end)
+
+    def denoise(
+        self,
+        request: ImageRequest,
+        prompts: Prompts,
+        controls: Sequence[ControlInput],
+        before_step: BeforeStep = lambda step: None,
+    ) -> torch.Tensor:
+        """Return a request's denoised latents; see `Denoiser.denoise`."""
+        width, height = self.size_of(request)
+        seeds = [request.seed + index for index in range(request.num_images)]
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        schedule = Schedule(self._pipe.scheduler, request.num_inference_steps, self._device, generators)
+        latents = draw_latents(self._pipe, schedule, generators, width=width, height=height)
+        job = DenoiseJob(latents, schedule, *prompts, request.guidance_scale, tuple(controls))
+        placement = self._workplace.place(guided=job.is_guided, num_controlnets=len(controls))
+        denoiser = Denoiser(self._unets, placement, reuse_invariants=self._switches.reuse_invariants)
+        return denoiser.denoise(job, before_step).latents
+
+    def decode(self, latents: torch.Tensor) -> list[Image]:
+        """Return the pictures of denoised latents."""
+        return decode(self._pipe, latents)
+
+    def warm_up(self, traces: TracedGraphs | None) -> None:
+        """Make pictures of two steps on every arrangement of lanes, which captures their graphs.
+
+        Args:
+            traces: Where ControlNets' graphs are kept; None if there are no ControlNets to come.
+        """
+        request = ImageRequest(request_id="warm-up", timestamp=0, prompt="", num_inference_steps=2)
+        with torch.inference_mode():
+            inputs = [(), *(() if traces is None else ((self._blank_control(traces),),))]
+            for guidance_scale in (5.0, 1.0):
+                asked = request.model_copy(update={"guidance_scale": guidance_scale})
+                for controls in inputs:
+                    latents = self.denoise(asked, self.encode(asked).result(), controls)
+            self.decode(latents)
+
+    def restore(self) -> None:
+        """Take all LoRAs out of the weights."""
+        for patcher in self.patchers:
+            patcher.restore()
+
+    def synchronize(self) -> None:
+        """Wait until the model's device has done what was queued."""
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
+
+    def close(self) -> None:
+        """End the lanes' threads."""
+        self._workplace.close()
+        self._encoder.close()
+        if self.decoder is not None:
+            self.decoder.close()
+
+    def _copy_unet(self, device: torch.device) -> Any:
+        own = self._pipe.unet
+        return own if device == self._device else copy.deepcopy(own).to(device)
+
+    def _blank_control(self, traces: TracedGraphs) -> ControlInput:
+        halvings = int(self._pipe.vae_scale_factor).bit_length()  # of the control image, to the latents' size
+        blank = ControlNetModel.from_unet(
+            self._pipe.unet, conditioning_embedding_out_channels=(16, 32, 96, 256)[:halvings]
+        )
+        blank = blank.eval().to(self._pipe.unet.dtype)
+        nets = {
+            device: ServedControlNet(copy.deepcopy(blank).to(device), self.replay_kind(device), traces)
+            for device in self.network_devices
+        }
+        image = torch.zeros(1, 3, self.native_side, self.native_side, device=self._device)
+        return ControlInput(Replicas("a blank ControlNet", nets), image.to(self._pipe.unet.dtype))

@@ -1,0 +1,105 @@
+"""Owns what one request needs around and between its steps: prompts, LoRAs as they arrive, what is next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from swiftdiff.adapters.bal import ArrivingLoras, Boundary
+from swiftdiff.pipeline.job import StepChange
+from swiftdiff.systems.incoming import Incoming
+from swiftdiff.systems.served_model import TEXT_ENCODERS, Prompts, ServedModel
+from swiftdiff.telemetry.stages import StageTimer
+
+
+class Service:
+    """One request on its way through the model. Used by the thread that serves.
+
+    Args:
+        model: The model.
+        incoming: The request and its claims on adapters.
+        bound: The step that waits for LoRAs which have not arrived.
+        timer: Gets the stages ``text_encode``, ``lora_wait`` and ``lora_patch``.
+        look_ahead: Called before every step: lets loads for waiting requests begin, and returns the request
+            whose prompt should be encoded next, if any.
+
+    Attributes:
+        first_steps: First step with each LoRA.
+        between_steps_s: Seconds that `before_step` took, which are not denoising.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        incoming: Incoming,
+        bound: int,
+        timer: StageTimer,
+        look_ahead: Callable[[], Incoming | None],
+    ) -> None:
+        self._model = model
+        self._incoming = incoming
+        self._loras = ArrivingLoras(incoming.loras, model.patchers, bound)
+        self._timer = timer
+        self._look_ahead = look_ahead
+        self._ahead: Incoming | None = None
+        self.first_steps: dict[str, int] = {}
+        self.between_steps_s = 0.0
+
+    def encode_first(self) -> Prompts:
+        """Return the prompts as step 0 needs them; patches what is there by then.
+
+        Encoding goes first if LoRAs are still loading, for it costs no time then. If they turn out to change
+        the text encoders, it is done again.
+
+        Raises:
+            AdapterError: A LoRA that step 0 waits for cannot be loaded.
+        """
+        prompts = None
+        if self._model.text_is_pristine and not all(load.ready() for load, _ in self._incoming.loras):
+            prompts = self._encode()
+        self._patch_arrived(0)
+        return prompts if prompts is not None and self._model.text_is_pristine else self._encode()
+
+    def before_step(self, step: int) -> StepChange | None:
+        """Patch what has arrived, or wait for it at the bound; see `pipeline.denoise.BeforeStep`."""
+        began = self._timer.now()
+        try:
+            change = self._change(step) if step else None  # the first boundary was `encode_first`'s
+            following = self._look_ahead()
+            if following is not None and self._loras.complete and self._model.text_is_pristine:
+                following.prompts = self._model.encode(following.request)
+                self._ahead = following
+            return change
+        finally:
+            self.between_steps_s += self._timer.now() - began
+
+    def close(self) -> None:
+        """Wait for what reads the text encoders: they may be patched now."""
+        if self._ahead is not None and self._ahead.prompts is not None:
+            self._ahead.prompts.wait()
+
+    def _change(self, step: int) -> StepChange | None:
+        boundary = self._patch_arrived(step)
+        if not boundary.components:
+            return None
+        if boundary.components.isdisjoint(TEXT_ENCODERS):
+            return StepChange()
+        return StepChange(*self._encode(anew=True))
+
+    def _patch_arrived(self, step: int) -> Boundary:
+        if self._loras.complete:
+            return Boundary()
+        began = self._timer.now()
+        boundary = self._loras.patch_arrived(step)
+        elapsed_s = self._timer.now() - began
+        if self._incoming.loras:
+            self._timer.add("lora_wait", boundary.wait_s)
+            self._timer.add("lora_patch", elapsed_s - boundary.wait_s)
+        self.first_steps.update({lora.adapter_id: lora.step for lora in boundary.patched})
+        return boundary
+
+    def _encode(self, *, anew: bool = False) -> Prompts:
+        with self._timer.stage("text_encode"):
+            ahead = self._incoming.prompts
+            if ahead is not None and not anew and self._model.text_is_pristine:
+                return ahead.result()
+            return self._model.encode(self._incoming.request).result()

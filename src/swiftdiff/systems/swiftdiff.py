@@ -1,0 +1,198 @@
+"""The engine: adapters load from arrival on, lanes compute side by side, weights are patched in place.
+
+The method is SwiftDiffusion's (arXiv 2407.02031); every part is a switch of `SwiftdiffConfig`. One thread
+serves and owns the weights: it patches them between steps, when no lane computes, and nothing else ever
+changes them. Loader threads read files and never touch the model.
+
+With ``bal_k`` 0 the pictures are the stock pipeline's up to rounding: guidance's halves are computed apart,
+and LoRAs are added to the pristine weights as one sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from diffusers import ControlNetModel
+from PIL.Image import Image
+
+from swiftdiff.adapters.bal import resolve_bound
+from swiftdiff.adapters.controlnet_loading import ControlNetReader
+from swiftdiff.adapters.delta_plan import DeltaPlan
+from swiftdiff.adapters.loading import AdapterLoader, Loaded, RetryPolicy
+from swiftdiff.adapters.lora_loading import LoraReader
+from swiftdiff.adapters.residency import AdapterCache
+from swiftdiff.adapters.store import open_store
+from swiftdiff.config import ServingConfig
+from swiftdiff.errors import RequestError
+from swiftdiff.models.loading import find_dtype, load_pipeline
+from swiftdiff.models.quiet import quiet_libraries
+from swiftdiff.models.registry import resolve_model
+from swiftdiff.pipeline.graphs import TracedGraphs
+from swiftdiff.pipeline.resident_controlnets import ResidentControlNets
+from swiftdiff.request import ImageRequest, LoraUse
+from swiftdiff.systems.base import Exactness, Served, Waiting
+from swiftdiff.systems.control_image import load_control_images
+from swiftdiff.systems.incoming import DEPTH, Incoming, IncomingRequests
+from swiftdiff.systems.no_store import no_store
+from swiftdiff.systems.served_model import ServedModel
+from swiftdiff.systems.service import Service
+from swiftdiff.telemetry.stages import StageTimer
+
+
+class SwiftdiffSystem:
+    """Serves requests one at a time, on several lanes.
+
+    Raises:
+        ModelError: The config's model is missing, damaged, or of a kind that cannot be split.
+        AdapterError: Its adapter store cannot be opened.
+        ConfigError: A lane is not a device of this machine.
+    """
+
+    def __init__(self, config: ServingConfig) -> None:
+        switches = config.swiftdiff
+        self.name = config.name
+        self.exactness: Exactness = "exact" if resolve_bound(switches.bal_k, 1000) == 0 else "approximate"
+        self._switches = switches
+        self._source = source = resolve_model(config.model)
+        self._store = open_store(config.adapters, source.adapter_url)
+        pipe = load_pipeline(
+            source,
+            device=config.device,
+            dtype=config.dtype,
+            scheduler=config.scheduler,
+            num_threads=config.threads,
+        )
+        self._model = ServedModel(pipe, switches)
+        self.num_devices = len(self._model.devices)
+        self._traces = TracedGraphs()
+        retry = RetryPolicy(switches.load_attempts)
+        self._loras: AdapterLoader[DeltaPlan] = AdapterLoader(
+            self._read_lora(config),
+            AdapterCache(int(switches.lora_cache_mb * 1e6), switches.eviction),
+            max_concurrent=switches.max_concurrent_loads,
+            retry=retry,
+        )
+        self._controlnets = ResidentControlNets(
+            self._read_controlnet(config),
+            self._model.network_devices,
+            self._model.replay_kind,
+            host_budget_bytes=int(switches.controlnet_cache_mb * 1e6),
+            device_budget_bytes=int(switches.controlnet_device_mb * 1e6),
+            policy=switches.eviction,
+            max_concurrent=switches.max_concurrent_loads,
+            retry=retry,
+            traces=self._traces,
+        )
+        self._incoming = IncomingRequests(self._controlnets, self._loras)
+        self._waiting: Waiting = lambda limit: []
+        self._current: Incoming | None = None
+        self._service: Service | None = None
+        self._in_weights: tuple[LoraUse, ...] | None = ()  # None: a request failed on its way, who knows
+
+    def watch(self, waiting: Waiting) -> None:
+        """Learn from ``waiting`` what comes next; see `ServingSystem.watch`."""
+        if self._switches.prefetch:
+            self._waiting = waiting
+
+    def warm_up(self) -> None:
+        """Make small pictures on every arrangement of lanes, which captures their graphs."""
+        with quiet_libraries():
+            self._model.warm_up(self._traces if self._store is not None else None)
+
+    def serve(self, request: ImageRequest, images_root: Path) -> Served:
+        """Make a request's pictures; see `ServingSystem.serve`."""
+        timer = StageTimer(self._model.synchronize)
+        self._current = incoming = self._incoming.claim(request)
+        self._in_weights = None
+        bound = resolve_bound(self._switches.bal_k, request.num_inference_steps)
+        self._service = service = Service(self._model, incoming, bound, timer, self._look_ahead)
+        with quiet_libraries(), torch.inference_mode():
+            with timer.stage("control_image"):
+                images = load_control_images(request, images_root)
+            prompts = service.encode_first()
+            with timer.stage("controlnet_wait"):
+                networks = [load.result() for load in incoming.controlnets]
+            began = timer.now()
+            controls = [
+                self._model.control_input(request, index, network, image)
+                for index, (network, image) in enumerate(zip(networks, images, strict=True))
+            ]
+            latents = self._model.denoise(request, prompts, controls, service.before_step)
+            _check_finite(latents, request)
+            timer.add("denoise", timer.now() - began - service.between_steps_s)
+            pictures = self._decode(latents, timer)
+        self._in_weights = request.loras
+        records = incoming.records(service.first_steps.get)
+        return Served(pictures, timer.seconds, sum(record.bytes_loaded for record in records), records)
+
+    def finish(self) -> None:
+        """Give back the request's adapters; restore the weights unless the next request wants them so."""
+        if self._service is not None:
+            self._service.close()
+            self._service = None
+        if self._current is not None:
+            self._current.release()
+            self._current = None
+        following = self._waiting(1)
+        if self._in_weights is None or not following or following[0].loras != self._in_weights:
+            self._model.restore()
+            self._in_weights = ()
+            self._model.synchronize()
+
+    def close(self) -> None:
+        """End threads, give back models and the store's temporary files."""
+        if self._current is not None:
+            self._current.release()
+        self._incoming.close()
+        self._loras.close()
+        self._controlnets.close()
+        self._model.close()
+        if self._store is not None:
+            self._store.close()
+
+    def _read_lora(self, config: ServingConfig) -> Callable[[str], Loaded[DeltaPlan]]:
+        if self._store is None:
+            return self._refuse("LoRA")
+        return LoraReader(self._store, self._model.layers, device=config.device)
+
+    def _read_controlnet(self, config: ServingConfig) -> Callable[[str], Loaded[ControlNetModel]]:
+        if self._store is None:
+            return self._refuse("ControlNet")
+        return ControlNetReader(self._store, self._model.unet, dtype=find_dtype(config.dtype))
+
+    def _refuse(self, kind: str) -> Callable[[str], NoReturn]:
+        def refuse(adapter_id: str) -> NoReturn:
+            raise no_store(kind, adapter_id, self._source)
+
+        return refuse
+
+    def _look_ahead(self) -> Incoming | None:
+        waiting = self._waiting(DEPTH)
+        self._incoming.look_ahead(waiting)
+        return self._incoming.next_to_encode(waiting)
+
+    def _decode(self, latents: torch.Tensor, timer: StageTimer) -> list[Image] | Callable[[], list[Image]]:
+        began = timer.now()
+        if self._model.decoder is None:
+            pictures = self._model.decode(latents)
+            timer.add("vae_decode", timer.now() - began)
+            return pictures
+        promise = self._model.decoder.submit(self._model.decode, latents)
+
+        def wait() -> list[Image]:
+            decoded = promise.result()
+            timer.add("vae_decode", timer.now() - began)
+            return decoded
+
+        return wait
+
+
+def _check_finite(latents: torch.Tensor, request: ImageRequest) -> None:
+    if not torch.isfinite(latents).all():
+        raise RequestError(
+            f"request {request.request_id}: denoising ended in NaN or infinity, so there is no picture; "
+            "look at its adapters, their scales and guidance_scale, or use dtype float32"
+        )
