@@ -33,14 +33,15 @@ from PIL.Image import Image
 
 from swiftdiff.adapters.store import AdapterStore, FetchedAdapter, open_store
 from swiftdiff.config import ServingConfig
-from swiftdiff.errors import AdapterError, RequestError
+from swiftdiff.errors import RequestError
 from swiftdiff.models.loading import check_controlnet_fits, load_controlnet, load_pipeline
 from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.models.registry import resolve_model
 from swiftdiff.request import ImageRequest
-from swiftdiff.systems.base import Exactness, Served
+from swiftdiff.systems.base import Exactness, Served, Waiting
 from swiftdiff.systems.control_image import load_control_images
 from swiftdiff.systems.controlnets import ControlNetCache
+from swiftdiff.systems.no_store import no_store
 from swiftdiff.systems.stock_loras import StockLoras
 from swiftdiff.telemetry.stages import StageTimer
 
@@ -75,6 +76,9 @@ class DiffusersSystem:
 
         with torch.inference_mode(), quiet_libraries():
             self._base(prompt="", num_inference_steps=2, guidance_scale=5.0, output_type="pil")
+
+    def watch(self, waiting: Waiting) -> None:
+        """Nothing: stock diffusers begins with a request when it is served."""
 
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         """Make a request's pictures; see `ServingSystem.serve`."""
@@ -241,10 +245,7 @@ class DiffusersSystem:
 
     def _need_store(self, kind: str, adapter_id: str) -> AdapterStore:
         if self._store is None:
-            raise AdapterError(
-                f"no {kind} {adapter_id!r}: model {self._source.name!r} brings no adapters; set url under "
-                "[adapters] in the config"
-            )
+            raise no_store(kind, adapter_id, self._source)
         return self._store
 
     def _synchronize(self) -> None:
