@@ -1,4 +1,4 @@
-# demo, test and check: each sets up what it needs. `make help` lists them.
+# demo, bench, test and check: each sets up what it needs. `make help` lists them.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,13 +8,16 @@ QUICKSTART := workloads/quickstart.jsonl
 RESULTS = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format quickstart venv clean
+.PHONY: help demo bench test check format quickstart venv clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(STAMP) ## Replay the quickstart trace with stock diffusers: pictures, tables and plots in results/
 	$(BIN)/swiftdiff replay $(QUICKSTART) --config workloads/configs/diffusers.toml --out $(RESULTS)
+
+bench: $(STAMP) ## Measure stock against swiftdiff and each switch, on an idle machine: tables in results/
+	$(BIN)/swiftdiff bench $(BENCH)
 
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest

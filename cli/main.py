@@ -11,6 +11,7 @@ import swiftdiff
 from swiftdiff.errors import SwiftdiffError
 
 from . import models
+from .bench import bench
 from .compare import compare
 from .init import init
 from .replay import replay
@@ -43,6 +44,7 @@ def _root(
 # One line a command. Their modules import what is heavy inside functions, so that --help is quick.
 app.command("init")(init)
 app.command("replay")(replay)
+app.command("bench")(bench)
 app.command("compare")(compare)
 app.add_typer(models.app, name="models")
 

@@ -1,0 +1,240 @@
+"""The command ``swiftdiff bench``: systems take turns at the same requests; tables of seconds and ratios."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import typer
+from rich.console import Console
+
+from swiftdiff.bench.observer import BenchObserver
+from swiftdiff.bench.options import DEFAULT_MODELS, VIEWS, BenchOptions
+from swiftdiff.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from swiftdiff.bench.results import BenchResult
+    from swiftdiff.bench.session import BenchEnd
+
+EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
+_LOG_EVERY_S = 60.0
+ViewChoice = Literal["same-hardware", "one-core", "both"]
+
+
+def bench(
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A model; may be repeated. Default: shapes and sdxl-thin."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="nC/mL", help="ControlNets and LoRAs; may be repeated. Default: the paper's seven."
+        ),
+    ] = None,
+    view: Annotated[
+        ViewChoice,
+        typer.Option(help="All cores for all; or one core for each device, which is how the paper counts."),
+    ] = "both",
+    systems: Annotated[
+        str | None,
+        typer.Option(metavar="A,B…", help="Beside stock, in every setting; see below. Default: a selection."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Measurements of each request. Default: 5.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, metavar="N", help="Denoising steps. Default: 20.")
+    ] = None,
+    warmups: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Short requests of each kind beforehand. Default: 1."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for everything. Default: results/bench-<time>.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted benchmark.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
+    ] = False,
+) -> None:
+    """Measure stock diffusers against swiftdiff and each of its switches.
+
+    Every system serves the same requests in a process of its own; they take
+    turns, one computes at a time, and ratios are taken within a repeat. The
+    machine should be idle: the tables say when it was not.
+
+    Systems: stock (always), swiftdiff, swiftdiff+cache, swiftdiff+bal40; and for
+    the ablation all-off, latent-only, offload-only, graphs-only, invariants-only.
+
+    Exit codes: 0 all was measured; 1 something failed; 2 a mistake in the
+    command, or a disk that takes no more; 130 Ctrl-C, after writing down what was
+    measured.
+    """
+    with _Progress() as observer:
+        try:
+            if resume is not None:
+                given = (model, setting, systems, repeats, steps, warmups, out)
+                if view != "both" or any(option is not None for option in given):
+                    raise ConfigError(
+                        "--resume goes on as the benchmark began: beside it there can only be --json"
+                    )
+                ended = _resume(resume, observer)
+            else:
+                options = _options(model, setting, view, systems, (repeats, steps, warmups))
+                ended = _start(options, out, observer)
+            ended, result = _report(ended)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    if ended.reason is not None:
+        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _print_result(result, ended)
+    raise typer.Exit(_exit_code(ended, result))
+
+
+def _options(
+    models: list[str] | None,
+    settings: list[str] | None,
+    view: ViewChoice,
+    systems: str | None,
+    counts: tuple[int | None, int | None, int | None],
+) -> BenchOptions:
+    defaults = BenchOptions()
+    repeats, steps, warmups = counts
+    names = None if systems is None else tuple(name.strip() for name in systems.split(","))
+    return BenchOptions(
+        models=tuple(models) if models else DEFAULT_MODELS,
+        settings=tuple(settings) if settings else None,
+        views=VIEWS if view == "both" else (view,),
+        systems=names,
+        repeats=defaults.repeats if repeats is None else repeats,
+        steps=defaults.steps if steps is None else steps,
+        warmups=defaults.warmups if warmups is None else warmups,
+    )
+
+
+def _start(options: BenchOptions, out: Path | None, observer: BenchObserver) -> BenchEnd:
+    from swiftdiff.bench.session import start_bench
+
+    return start_bench(options, out or _default_folder(), argv=sys.argv, observer=observer)
+
+
+def _resume(folder: Path, observer: BenchObserver) -> BenchEnd:
+    from swiftdiff.bench.session import resume_bench
+
+    return resume_bench(folder, observer=observer)
+
+
+def _report(ended: BenchEnd) -> tuple[BenchEnd, BenchResult]:
+    from swiftdiff.bench.report import read_bench_result, write_bench_report
+
+    complete = ended.outcome == "complete"
+    try:
+        return ended, write_bench_report(ended.folder, complete=complete)
+    except StorageError as error:  # a full disk: show at least what can be read
+        ended = dataclasses.replace(ended, outcome="stopped", reason=ended.reason or error)
+        return ended, read_bench_result(ended.folder, complete=complete)
+
+
+def _default_folder() -> Path:
+    stem = f"bench-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = (Path("results") / (stem if n == 1 else f"{stem}-{n}") for n in itertools.count(1))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _print_result(result: BenchResult, ended: BenchEnd) -> None:
+    from swiftdiff.bench.report import REPORT, TABLES, header
+    from swiftdiff.bench.tables import bench_tables
+
+    from .terminal import print_table
+
+    console = Console(highlight=False)
+    for line in header(result):
+        console.print(line, markup=False)
+    console.print()
+    for table in bench_tables(result):
+        print_table(console, table)
+    for failure in result.failures:
+        console.print(f"FAILED: {failure}", markup=False, style="red")
+    folder = ended.folder.path
+    console.print(f"tables:   {folder / REPORT}, {folder / TABLES}", markup=False, soft_wrap=True)
+    console.print(f"records:  {ended.folder.raw_path}", markup=False, soft_wrap=True)
+    if ended.outcome != "complete":
+        console.print(
+            f"\nINCOMPLETE. Go on with\n  swiftdiff bench --resume {folder}", markup=False, soft_wrap=True
+        )
+
+
+def _exit_code(ended: BenchEnd, result: BenchResult) -> int:
+    if ended.outcome == "interrupted":
+        return EXIT_INTERRUPTED
+    if ended.outcome == "stopped":
+        return EXIT_MISTAKE
+    return EXIT_FAILED if result.failures else 0
+
+
+class _Progress(BenchObserver):
+    """A line on stderr: what goes on, how much is done, and the time left; in a log file, a line a minute.
+
+    It is drawn between measurements only: a spinner would take time from what is measured.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._counted = ""
+        self._logged_s = float("-inf")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clear()
+
+    def noted(self, message: str) -> None:
+        """Print a line that stays."""
+        self._clear()
+        alarming = message.startswith(("WARNING", "error"))
+        self._console.print(message, style="bold red" if alarming else "", markup=False)
+
+    def doing(self, what: str) -> None:
+        """Show what goes on."""
+        self._draw(f"{self._counted}{what}")
+
+    def progressed(self, done: int, total: int, left_s: float) -> None:
+        """Count, and guess the time left."""
+        self._counted = f"{done}/{total}, about {_minutes(left_s)} left: "
+        if not self._console.is_terminal and time.monotonic() - self._logged_s > _LOG_EVERY_S:
+            self._logged_s = time.monotonic()
+            self._console.print(self._counted.removesuffix(": "), markup=False)
+
+    def _draw(self, text: str) -> None:
+        if self._console.is_terminal:
+            width = self._console.width - 1
+            self._console.file.write(f"\r{text[:width]:<{width}}")
+            self._console.file.flush()
+
+    def _clear(self) -> None:
+        if self._console.is_terminal:
+            self._console.file.write("\r" + " " * (self._console.width - 1) + "\r")
+            self._console.file.flush()
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min" if minutes >= 10 else f"{minutes}:{rest:02}"

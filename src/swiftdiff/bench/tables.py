@@ -1,0 +1,229 @@
+"""Owns which tables a benchmark has and what is in them. All fit a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from swiftdiff.bench.lineup import ABLATION, ALL_OFF, MAIN, STOCK
+from swiftdiff.bench.paired import Spread
+from swiftdiff.bench.requests import WARMUP_STEPS
+from swiftdiff.bench.results import STAGE_GROUPS, BenchResult, CellResult, StageResult, warnings
+from swiftdiff.report.tables import Cell, Column, Table
+
+_METHODS = {
+    "range": "low and high are the lowest and highest of the repeats",
+    "bootstrap95": "low and high are a bootstrap 95 % interval of the median",
+}
+_VIEW_TITLES = {"same-hardware": "same hardware", "one-core": "one device = one core"}
+
+
+def bench_tables(result: BenchResult) -> list[Table]:
+    """Return all tables, those of one model and view together; empty ones are left out."""
+    tables: list[Table] = []
+    for stage in result.stages:
+        tables += [
+            _speed_table(stage),
+            _ablation_table(stage),
+            _stage_table(stage),
+            _lora_table(stage),
+            _picture_table(stage),
+            _process_table(stage),
+        ]
+    doubts = " ".join(warnings(result))
+    return [replace(table, note=f"{doubts} {table.note}".strip()) for table in tables if table.rows]
+
+
+def _speed_table(stage: StageResult) -> Table:
+    cells = [cell for cell in stage.cells if cell.system == STOCK or cell.system in MAIN]
+    rows = tuple(
+        (
+            _label(cell),
+            cell.seconds.median,
+            *_spread_cells(cell.speedup),
+            cell.restore_s,
+            cell.device_seconds,
+            cell.seconds.count,
+        )
+        for cell in cells
+    )
+    columns = (
+        Column("setting, system"),
+        Column("seconds", ".2f"),
+        Column("× stock", ".2f"),
+        Column("low", ".2f"),
+        Column("high", ".2f"),
+        Column("restore", ".3f"),
+        Column("core-s", ".2f"),
+        Column("n", "d"),
+    )
+    note = (
+        "Medians. seconds: from the request to its picture and to the model restored; restore is the last "
+        "part of it. × stock: median of the repeats' ratios, each within one repeat; "
+        f"{_describe_spread(stage.cells)}. core-s: seconds times the cores that the system may use."
+    )
+    return _table(stage, ("speed", "speed"), columns, rows, note)
+
+
+def _ablation_table(stage: StageResult) -> Table:
+    cells = [cell for cell in stage.cells if cell.system in ABLATION]
+    rows = tuple(
+        (
+            _label(cell),
+            cell.seconds.median,
+            *_spread_cells(cell.speedup),
+            *(_spread_cells(cell.over_off) if cell.system != ALL_OFF else (1.0, None, None)),
+        )
+        for cell in cells
+    )
+    columns = (
+        Column("setting, system"),
+        Column("seconds", ".2f"),
+        Column("× stock", ".2f"),
+        Column("low", ".2f"),
+        Column("high", ".2f"),
+        Column("× off", ".2f"),
+        Column("off low", ".2f"),
+        Column("off high", ".2f"),
+    )
+    note = (
+        "Each switch alone, on top of the engine with every switch off, which patches LoRAs in place and "
+        f"else computes as stock does. × off: against that; {_describe_spread(stage.cells)}. "
+        "Prefetching is not here: it acts on requests that wait."
+    )
+    return _table(stage, ("ablation", "each switch alone"), columns, rows, note)
+
+
+def _stage_table(stage: StageResult) -> Table:
+    cells = [cell for cell in stage.cells if cell.system == STOCK or cell.system in MAIN]
+    rows = tuple((_label(cell), *cell.stages_s.values(), sum(cell.stages_s.values())) for cell in cells)
+    columns = (
+        Column("setting, system"),
+        *(Column(group, ".2f") for group in STAGE_GROUPS),
+        Column("all", ".2f"),
+    )
+    note = (
+        "Mean seconds for which the request stood in each stage; they add up. LoRA: load or wait, and patch; "
+        "CNet: control images, and loading or waiting for ControlNets. What a system computes at the same "
+        "time is in the stage that it shortens."
+    )
+    return _table(stage, ("stages", "where the time goes"), columns, rows, note)
+
+
+def _lora_table(stage: StageResult) -> Table:
+    cells = [
+        cell
+        for cell in stage.cells
+        if cell.setting.num_loras == 1 and (cell.system == STOCK or cell.system in MAIN)
+    ]
+    rows = tuple(
+        (
+            _label(cell),
+            *(1000 * seconds for seconds in cell.lora_s.values()),
+            1000 * sum(cell.lora_s.values()),
+            *_spread_cells(cell.lora_speedup),
+            None if cell.lora_ready_s is None else 1000 * cell.lora_ready_s,
+        )
+        for cell in cells
+    )
+    columns = (
+        Column("ms", ""),
+        Column("load", ".1f"),
+        Column("patch", ".1f"),
+        Column("restore", ".1f"),
+        Column("all", ".1f"),
+        Column("× stock", ".0f"),
+        Column("low", ".0f"),
+        Column("high", ".0f"),
+        Column("ready", ".1f"),
+    )
+    loras = {cell.setting.name: cell.loras[0] for cell in cells if cell.loras}
+    named = "".join(f" {setting} has {lora}." for setting, lora in loras.items())
+    note = (
+        "Medians of what a request pays for its LoRA: it stands still while it loads, is patched, and is "
+        "taken off again. stock and swiftdiff read it from its file for every request, through the system's "
+        "file cache. ready: from the request until it was read, beside other work, for systems that tell. "
+        f"× stock: paired; {_describe_spread(stage.cells)}.{named}"
+    )
+    return _table(stage, ("one-lora", "one LoRA, from load to restored"), columns, rows, note)
+
+
+def _picture_table(stage: StageResult) -> Table:
+    rows = []
+    problems: list[str] = []
+    for cell in stage.cells:
+        pictures = cell.pictures
+        if pictures is None:
+            continue
+        problems += pictures.problems
+        if pictures.pairs:
+            rows.append(
+                (
+                    _label(cell),
+                    cell.exactness or "",
+                    pictures.max_abs,
+                    pictures.mean_abs,
+                    pictures.identical,
+                    len(pictures.pairs),
+                )
+            )
+    columns = (
+        Column("setting, system"),
+        Column("declares"),
+        Column("max", "d"),
+        Column("mean", ".4f"),
+        Column("identical", "d"),
+        Column("pictures", "d"),
+    )
+    note = "Absolute pixel differences from stock's picture of the same request, in levels of 255."
+    if problems:
+        note += f" Not compared: {'; '.join(problems[:3])}{' …' if len(problems) > 3 else ''}."
+    return _table(stage, ("pictures", "is it the same picture"), columns, tuple(rows), note)
+
+
+def _process_table(stage: StageResult) -> Table:
+    rows = []
+    for name in dict.fromkeys(cell.system for cell in stage.cells):
+        cells = [cell for cell in stage.cells if cell.system == name]
+        rows.append((name, max(cell.peak_host_bytes for cell in cells) / 2**20))
+    columns = (Column("system"), Column("peak MiB", ",.0f"))
+    note = "Most resident memory of each system's own process, Python and libraries included."
+    if stage.thread_seconds:
+        tried = ", ".join(f"{count}: {seconds:.2f} s" for count, seconds in stage.thread_seconds.items())
+        note += f" Stock was tried with threads {tried} and uses {stage.stock_threads}."
+    return _table(stage, ("memory", "memory"), columns, tuple(rows), note)
+
+
+def _table(
+    stage: StageResult,
+    kind: tuple[str, str],
+    columns: tuple[Column, ...],
+    rows: tuple[tuple[Cell, ...], ...],
+    note: str,
+) -> Table:
+    model = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in stage.model)
+    return Table(
+        name=f"{model}-{stage.view}-{kind[0]}",
+        title=f"{stage.model}, {_VIEW_TITLES[stage.view]}: {kind[1]}",
+        columns=columns,
+        rows=rows,
+        note=note,
+    )
+
+
+def _label(cell: CellResult) -> str:
+    return f"{cell.setting.name} {cell.system}"
+
+
+def _spread_cells(spread: Spread | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if spread is None else (spread.median, spread.low, spread.high)
+
+
+def _describe_spread(cells: Iterable[CellResult]) -> str:
+    methods = dict.fromkeys(cell.seconds.method for cell in cells)
+    return "; ".join(_METHODS[method] for method in methods)
+
+
+def describe_warmups(count: int) -> str:
+    """Return a phrase for headers."""
+    return f"{count} warm-up{'s' if count != 1 else ''} of {WARMUP_STEPS} steps each"

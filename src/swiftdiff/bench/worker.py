@@ -1,0 +1,226 @@
+"""Owns a system's own process: pinned to its cores, computing only while it is asked to.
+
+A process each keeps thread pools, allocators and memory peaks of the systems apart. Between requests a worker
+sleeps in a read from its pipe.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from PIL.Image import Image
+
+from swiftdiff.bench.lineup import Contender
+from swiftdiff.config import ServingConfig
+from swiftdiff.errors import SwiftdiffError
+from swiftdiff.request import AdapterRecord, ImageRequest
+from swiftdiff.systems.base import Exactness, Served, ServingSystem
+from swiftdiff.telemetry.memory import peak_host_bytes
+
+Build = Callable[[ServingConfig], ServingSystem]
+_CLOSE_S = 20.0
+
+
+class WorkerLostError(SwiftdiffError):
+    """A system's process could not start, or ended."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a worker says once its system is there.
+
+    Attributes:
+        exactness: What the system declares.
+        threads: Torch's intra-op threads; 0 without torch.
+    """
+
+    exactness: Exactness
+    threads: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How one request went in a worker.
+
+    Attributes:
+        error: Why it failed, or None.
+        latency_s: From the call of `serve` to the pictures.
+        restore_s: What `finish` took.
+        stages: As the system measured them, and ``other``.
+        bytes_loaded: As the system says.
+        adapters: As the system says.
+        cpu_s: CPU seconds of the process meanwhile.
+        peak_host_bytes: Most resident memory of the process so far.
+        picture: The first picture as PNG.
+        lost: Whether the system is of no use any more.
+    """
+
+    error: str | None
+    latency_s: float
+    restore_s: float
+    stages: dict[str, float]
+    bytes_loaded: int
+    adapters: tuple[AdapterRecord, ...]
+    cpu_s: float
+    peak_host_bytes: int
+    picture: bytes | None
+    lost: bool
+
+
+class Worker:
+    """The benchmark's side of a system's process. It starts at once; `wait_started` comes before `serve`.
+
+    Args:
+        contender: What to build, and on which cores.
+        images_root: Folder that control images count from.
+        build: Makes the system; found by its name in the new process.
+    """
+
+    def __init__(self, contender: Contender, images_root: Path, build: Build) -> None:
+        self.contender = contender
+        context = multiprocessing.get_context("spawn")
+        self._connection, far_end = context.Pipe()
+        self._process = context.Process(
+            target=_work, args=(far_end, contender, images_root, build), name=contender.name, daemon=True
+        )
+        self._process.start()
+        far_end.close()
+
+    def wait_started(self) -> Started:
+        """Return once the system is warm.
+
+        Raises:
+            WorkerLostError: It could not be built, or the process ended.
+        """
+        started = self._receive()
+        assert isinstance(started, Started)
+        return started
+
+    def serve(self, request: ImageRequest) -> Reply:
+        """Serve a request and clean up after it, both timed in the worker.
+
+        Raises:
+            WorkerLostError: The process ended.
+        """
+        try:
+            self._connection.send(request)
+        except OSError as error:
+            raise WorkerLostError(self._describe_end()) from error
+        reply = self._receive()
+        assert isinstance(reply, Reply)
+        return reply
+
+    def close(self) -> None:
+        """End the process: by word if it waits, by force if it still computes."""
+        try:
+            self._connection.send(None)
+        except OSError:
+            pass
+        else:
+            self._process.join(_CLOSE_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+    def _receive(self) -> object:
+        wait([self._connection, self._process.sentinel])
+        try:
+            message = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise WorkerLostError(self._describe_end()) from error
+        if isinstance(message, str):
+            raise WorkerLostError(message)
+        return message
+
+    def _describe_end(self) -> str:
+        self._process.join(_CLOSE_S)
+        code = self._process.exitcode
+        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+        return f"the process of {self.contender.name} ended {how}"
+
+
+def _work(connection: Connection, contender: Contender, images_root: Path, build: Build) -> None:
+    """Run in the new process: build the system, then serve what comes until None or the parent's end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, contender.cores)  # before torch counts cores
+    try:
+        system = build(contender.config)
+        system.warm_up()
+    except Exception as error:
+        connection.send(f"{contender.name} cannot start: {_describe(error)}")
+        return
+    connection.send(Started(system.exactness, _torch_threads()))
+    try:
+        while (request := connection.recv()) is not None:
+            reply = _serve(system, request, images_root)
+            connection.send(reply)
+            if reply.lost:
+                return
+    except (EOFError, OSError):  # the parent is gone
+        return
+    finally:
+        system.close()
+
+
+def _serve(system: ServingSystem, request: ImageRequest, images_root: Path) -> Reply:
+    error: str | None = None
+    served: Served | None = None
+    images: list[Image] = []
+    lost = False
+    cpu_s = time.process_time()
+    began_s = time.perf_counter()
+    try:
+        served = system.serve(request, images_root)
+        images = served.images() if callable(served.images) else served.images
+    except Exception as problem:  # whatever goes wrong with one request, the others go on
+        error = _describe(problem)
+    done_s = time.perf_counter()
+    try:
+        system.finish()
+    except Exception as problem:
+        error, lost = f"cannot restore the model: {_describe(problem)}", True
+    restored_s = time.perf_counter()
+    stages = dict(served.stages) if served is not None else {}
+    stages["other"] = done_s - began_s - sum(stages.values())
+    return Reply(
+        error=error,
+        latency_s=done_s - began_s,
+        restore_s=restored_s - done_s,
+        stages=stages,
+        bytes_loaded=served.bytes_loaded if served is not None else 0,
+        adapters=served.adapters if served is not None else (),
+        cpu_s=time.process_time() - cpu_s,
+        peak_host_bytes=peak_host_bytes(),
+        picture=_to_png(images[0]) if images else None,
+        lost=lost,
+    )
+
+
+def _to_png(image: Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format="PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _torch_threads() -> int:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch is not None else 0
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, SwiftdiffError) else f"{type(error).__name__}: {error}"
