@@ -16,7 +16,7 @@ SYSTEMS_PER_TABLE = 4  # what 80 columns hold
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN [RUN]...", help="Folders that swiftdiff replay made.")
+        list[Path], typer.Argument(metavar="RUN", help="Folders that swiftdiff replay made, two or more.")
     ],
     *,
     baseline: Annotated[

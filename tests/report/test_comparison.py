@@ -248,6 +248,18 @@ def test_a_damaged_file_is_named(stock: Path, fast: Path, name: str) -> None:
         compare_runs([stock, fast], force=True)
 
 
+def test_a_run_of_an_earlier_version_with_other_keys_can_be_compared(stock: Path, fast: Path) -> None:
+    config = (fast / "config.toml").read_text()
+    (fast / "config.toml").write_text("key_of_the_past = 1\n" + config)
+    assert compare_runs([stock, fast]).obstacles == ()
+
+
+def test_a_run_without_its_config_is_damaged(stock: Path, fast: Path) -> None:
+    (fast / "config.toml").unlink()
+    with pytest.raises(StorageError, match=r"has no config.toml"):
+        compare_runs([stock, fast], force=True)
+
+
 def test_a_request_that_was_recorded_twice_is_a_damaged_run(stock: Path, fast: Path) -> None:
     path = fast / "requests.jsonl"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")

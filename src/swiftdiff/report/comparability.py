@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from swiftdiff.config import ServingConfig
 from swiftdiff.engine.run_folder import RunFolder
 from swiftdiff.errors import StorageError
 from swiftdiff.report.result import RunResult
@@ -20,33 +21,41 @@ class RunSetting:
     Attributes:
         label: How tables call it.
         result: Of the run.
-        config: Of the run.
+        config: Of the run, as TOML and not as `ServingConfig`: an earlier version's keys may be others.
         environment: Of the run; empty if it was not written down.
     """
 
     label: str
     result: RunResult
-    config: ServingConfig
+    config: dict[str, Any]
     environment: dict[str, Any]
 
 
-def read_environment(folder: RunFolder) -> dict[str, Any]:
-    """Return ``environment.json``, empty if there is none.
+def read_setting(label: str, folder: RunFolder, result: RunResult) -> RunSetting:
+    """Return what decides whether a run can be compared.
 
     Raises:
-        StorageError: It cannot be read or is damaged.
+        StorageError: ``config.toml`` is missing, or it or ``environment.json`` is damaged.
     """
-    path = folder.path / "environment.json"
+    config, environment = (_read(folder.path / name) for name in ("config.toml", "environment.json"))
+    if config is None:
+        raise StorageError(f"{folder.path} is a damaged run: it has no config.toml")
+    return RunSetting(label, result, config, environment or {})
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return a TOML or JSON file's table; None if it is not there."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise StorageError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
-        raise StorageError(f"{path} is damaged: it holds no JSON object")
+        raise StorageError(f"{path} is damaged: it holds no table of values")
     return value
 
 
@@ -108,7 +117,9 @@ def _software(run: RunSetting) -> str | None:
 
 def _store(run: RunSetting) -> str:
     emulated = run.result.info.emulated_store
-    return (run.config.adapters.url or "the model's own") + (f", emulated {emulated}" if emulated else "")
+    adapters = run.config.get("adapters")
+    url = adapters.get("url") if isinstance(adapters, dict) else None
+    return (url or "the model's own") + (f", emulated {emulated}" if emulated else "")
 
 
 def _slo(run: RunSetting) -> str:
@@ -128,7 +139,7 @@ _MUST_AGREE: dict[str, Callable[[RunSetting], str | None]] = {
     "hardware": _hardware,
 }
 _SHOULD_AGREE: dict[str, Callable[[RunSetting], str | None]] = {
-    "schedulers": lambda run: run.config.scheduler,
-    "number types": lambda run: run.config.dtype,
+    "schedulers": lambda run: run.config.get("scheduler"),
+    "number types": lambda run: run.config.get("dtype"),
     "software": _software,
 }

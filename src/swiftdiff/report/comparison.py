@@ -12,7 +12,7 @@ import pandas as pd
 from swiftdiff.engine.run_folder import RunFolder
 from swiftdiff.errors import ConfigError, StorageError
 from swiftdiff.report.adapters import waited_s
-from swiftdiff.report.comparability import RunSetting, find_caveats, find_obstacles, read_environment
+from swiftdiff.report.comparability import RunSetting, find_caveats, find_obstacles, read_setting
 from swiftdiff.report.picture_difference import PictureComparison, compare_pictures
 from swiftdiff.report.result import RunResult
 from swiftdiff.report.run_report import read_result
@@ -121,7 +121,7 @@ def compare_runs(paths: Sequence[Path], *, baseline: str | None = None, force: b
     results = [read_result(folder) for folder in folders]
     labels = _make_labels(folders, results)
     settings = [
-        RunSetting(label, result, folder.read_config(), read_environment(folder))
+        read_setting(label, folder, result)
         for label, result, folder in zip(labels, results, folders, strict=True)
     ]
     obstacles = find_obstacles(settings)
