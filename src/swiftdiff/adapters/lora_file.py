@@ -1,8 +1,12 @@
-"""Decides whether a LoRA file is sound before any of it reaches a model."""
+"""Opens LoRA files, and decides whether one is sound before any of it reaches a model."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,19 +28,54 @@ def check_lora_file(path: Path, adapter_id: str) -> None:
     Raises:
         AdapterError: It is truncated or no safetensors file, holds no tensor, or holds NaN or infinity.
     """
+    read_tensors(path, adapter_id)
+
+
+def read_tensors(path: Path, adapter_id: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return a LoRA file's tensors and its metadata.
+
+    Tensors are mapped from the file: use or copy them before it changes.
+
+    Args:
+        path: A safetensors file. Pickles are never opened.
+        adapter_id: How errors name the LoRA.
+
+    Raises:
+        AdapterError: It is truncated or no safetensors file, holds no tensor, or holds NaN or infinity.
+    """
+    with naming_read_errors(path, adapter_id), safe_open(str(path), framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    if not tensors:
+        raise AdapterError(f"LoRA {adapter_id!r} is empty: {path.name} holds no tensor")
+    broken = _first_not_finite(tensors)
+    if broken is not None:
+        raise AdapterError(f"LoRA {adapter_id!r} is damaged: {broken} in {path.name} holds NaN or infinity")
+    return tensors, metadata
+
+
+@contextmanager
+def naming_read_errors(path: Path, adapter_id: str) -> Iterator[None]:
+    """Turn whatever reading a file raises into an AdapterError that names it."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            keys = list(file.keys())
-            broken = next((key for key in keys if not _is_finite(file.get_tensor(key))), None)
+        yield
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise AdapterError(
             f"LoRA {adapter_id!r} cannot be read: {path.name} is truncated or no safetensors file ({error})"
         ) from error
-    if not keys:
-        raise AdapterError(f"LoRA {adapter_id!r} is empty: {path.name} holds no tensor")
-    if broken is not None:
-        raise AdapterError(f"LoRA {adapter_id!r} is damaged: {broken} in {path.name} holds NaN or infinity")
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+def _first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Return a key whose tensor holds NaN or infinity, None if all are finite.
+
+    Tensors of one shape are looked at together, since there are a thousand.
+    """
+    alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for key, tensor in tensors.items():
+        alike[tensor.dtype, tuple(tensor.shape)].append(key)
+    for keys in alike.values():
+        stacked = torch.stack([tensors[key] for key in keys])
+        finite = torch.isfinite(stacked if stacked.element_size() > 1 else stacked.float())
+        if not bool(finite.all()):
+            return keys[int((~finite.reshape(len(keys), -1).all(1)).nonzero()[0])]
+    return None

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from swiftdiff.adapters.lora_file import naming_read_errors, read_tensors
 from swiftdiff.adapters.lora_keys import LayerKey, Part, parse_key
 from swiftdiff.errors import AdapterError
 from swiftdiff.models.lora_files import LoraLayer
@@ -76,40 +76,22 @@ def read_lora(path: Path, adapter_id: str) -> LoraWeights:
         AdapterError: It is truncated or no safetensors file, holds no tensor, NaN or infinity, a key that is
             no LoRA's, or half a layer. The message names file and key.
     """
-    try:
-        with path.open("rb") as raw:
-            digest = hashlib.file_digest(raw, "sha256").hexdigest()
-            num_bytes = raw.tell()
-        with safe_open(str(path), framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise AdapterError(
-            f"LoRA {adapter_id!r} cannot be read: {path.name} is truncated or no safetensors file ({error})"
-        ) from error
-    if not tensors:
-        raise AdapterError(f"LoRA {adapter_id!r} is empty: {path.name} holds no tensor")
+    with naming_read_errors(path, adapter_id), path.open("rb") as raw:
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
+        num_bytes = raw.tell()
+    tensors, metadata = read_tensors(path, adapter_id)
     where = f"in {path.name}"
-    _check_values(tensors, adapter_id, where)
+    _check_types(tensors, adapter_id, where)
     slots, notes = _sort_keys(tensors, adapter_id, where)
     alphas = _MetadataAlphas(metadata.get(_METADATA), adapter_id, where)
     layers = tuple(_layer(parts, tensors, alphas, adapter_id, where) for parts in slots)
     return LoraWeights(adapter_id, path.name, digest, num_bytes, layers, notes)
 
 
-def _check_values(tensors: Mapping[str, torch.Tensor], adapter_id: str, where: str) -> None:
-    """Refuse NaN and infinity; tensors of one shape are looked at together, since there are a thousand."""
-    alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+def _check_types(tensors: Mapping[str, torch.Tensor], adapter_id: str, where: str) -> None:
     for key, tensor in tensors.items():
         if not tensor.is_floating_point() and not key.endswith(".alpha"):
             raise AdapterError(f"LoRA {adapter_id!r} is damaged: {key} {where} holds {tensor.dtype}")
-        alike[tensor.dtype, tuple(tensor.shape)].append(key)
-    for keys in alike.values():
-        stacked = torch.stack([tensors[key] for key in keys])
-        finite = torch.isfinite(stacked if stacked.element_size() > 1 else stacked.float())
-        if not bool(finite.all()):
-            key = keys[int((~finite.reshape(len(keys), -1).all(1)).nonzero()[0])]
-            raise AdapterError(f"LoRA {adapter_id!r} is damaged: {key} {where} holds NaN or infinity")
 
 
 _Slot = dict[Part, tuple[str, LayerKey]]
