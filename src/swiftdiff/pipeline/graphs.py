@@ -1,17 +1,18 @@
 """Runs a part of a network as eager Python, as a traced graph (CPU) or as a CUDA graph: each a `Replay`.
 
-A captured graph belongs to the shapes of its arguments; other shapes capture another. Graphs read the weights
-where they lie, so weights patched in place are seen at once. A parameter that is *replaced* is not.
+A captured graph belongs to the shapes of its arguments; other shapes capture another. Weights are read where
+they lie, so weights patched in place are seen at once. A parameter that is *replaced* is not.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -19,7 +20,11 @@ from torch import nn
 _log = logging.getLogger(__name__)
 
 ReplayKind = Literal["eager", "traced", "cuda_graph"]
-Key = tuple[tuple[torch.Size | torch.dtype | torch.device | int, ...], ...]
+Graph = Callable[..., Any]
+Captured = TypeVar("Captured")
+Weights = tuple[torch.Tensor, ...]
+# Path of a module, its parameters or buffers, and a name in them.
+WeightSlot = tuple[str, dict[str, torch.Tensor | None], str]
 
 # Tracing and CUDA's capture keep state of the whole process (the tracer's table of modules, the allocator's
 # pools): one at a time, whatever lane asks. Other lanes may compute meanwhile.
@@ -34,15 +39,52 @@ class Replay(Protocol):
         ...
 
 
-def make_replay(kind: ReplayKind, module: nn.Module) -> Replay:
+class TracedGraphs:
+    """Traced graphs that take the weights as arguments too: one serves every module of its architecture.
+
+    Safe to share between threads.
+
+    Args:
+        max_graphs: Graphs remembered, least recently used out first.
+    """
+
+    def __init__(self, max_graphs: int = 16) -> None:
+        self._graphs: _Captured[Graph | None] = _Captured(max_graphs)
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def get(
+        self, architecture: Hashable, module: nn.Module, arguments: tuple[torch.Tensor, ...]
+    ) -> Graph | None:
+        """Return the graph for arguments of these shapes, traced if there is none yet.
+
+        Args:
+            architecture: Equal for modules that compute the same if their weights are the same.
+            module: One of them.
+            arguments: What it is called with.
+
+        Returns:
+            The graph, which takes the module's weights and then the arguments; None if the module cannot be
+            traced.
+        """
+        key = (architecture, _signature(arguments))
+        return self._graphs.get(key, lambda: _trace(module, arguments))
+
+
+def make_replay(
+    kind: ReplayKind, module: nn.Module, graphs: TracedGraphs | None = None, settings: str = ""
+) -> Replay:
     """Return the way of running a module that a config names.
 
     Args:
         kind: ``traced`` is for the CPU, ``cuda_graph`` for GPUs, ``eager`` for both.
         module: Takes tensors and returns a tensor or a tuple of tensors; its weights stay its owner's.
+        graphs: As for `TracedReplay`; the other kinds share nothing.
+        settings: As for `TracedReplay`.
     """
     if kind == "traced":
-        return TracedReplay(module)
+        return TracedReplay(module, graphs, settings)
     if kind == "cuda_graph":
         return CudaGraphReplay(module)
     eager: Replay = module
@@ -56,20 +98,29 @@ class TracedReplay:
     cannot be traced runs eagerly, with a warning. TorchScript is deprecated: no other class knows of it.
 
     Args:
-        module: What to run.
-        max_graphs: Shapes remembered, least recently used out first.
+        module: What to run. Tensors in it that are neither parameters nor buffers become constants.
+        graphs: Where graphs are kept and looked for; None is a place of its own.
+        settings: What tells the module's architecture from others of the same class whose weights have the
+            same names and shapes, such as its config.
     """
 
-    def __init__(self, module: nn.Module, max_graphs: int = 16) -> None:
-        self._graphs = _Captured(lambda arguments: _trace(module, arguments), max_graphs)
+    def __init__(self, module: nn.Module, graphs: TracedGraphs | None = None, settings: str = "") -> None:
+        self._module = module
+        self._graphs = TracedGraphs() if graphs is None else graphs
+        slots = _weight_slots(module)
+        self._weights = _weights_at(slots)
+        names = tuple(f"{path}.{name}" for path, _, name in slots)
+        self._architecture: Hashable = (type(module), settings, names, _signature(self._weights))
 
     def __call__(self, *arguments: torch.Tensor) -> Any:
-        """Run the graph of these shapes, tracing it the first time (seconds for an SDXL)."""
-        graph = self._graphs.get(arguments)
+        """Run the graph of these shapes, tracing it the first time (a second or so for an SDXL)."""
+        graph = self._graphs.get(self._architecture, self._module, arguments)
+        if graph is None:
+            return self._module(*arguments)
         # TorchScript's own optimizer costs time at the second and third run and gains nothing on a CPU, where
         # it fuses nothing. The switch is the calling thread's, not the process's.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            return graph(*arguments)
+            return graph(*self._weights, *arguments)
 
 
 class CudaGraphReplay:
@@ -84,63 +135,103 @@ class CudaGraphReplay:
     """
 
     def __init__(self, module: nn.Module, max_graphs: int = 4) -> None:
-        self._graphs = _Captured(lambda arguments: _CudaGraph(module, arguments), max_graphs)
+        self._module = module
+        self._graphs: _Captured[_CudaGraph] = _Captured(max_graphs)
 
     def __call__(self, *arguments: torch.Tensor) -> Any:
         """Run the graph of these shapes on the current stream, capturing it the first time."""
-        return self._graphs.get(arguments)(*arguments)
+        # A CUDA graph writes to fixed memory, so each lane needs its own.
+        stream = torch.cuda.current_stream(arguments[0].device).cuda_stream
+        key = (stream, _signature(arguments))
+        return self._graphs.get(key, lambda: _CudaGraph(self._module, arguments))(*arguments)
 
 
-class _Captured:
-    """Graphs by the shapes of their arguments."""
+class _Captured(Generic[Captured]):
+    """A limited number of graphs by key, each captured once."""
 
-    def __init__(self, capture: Callable[[tuple[torch.Tensor, ...]], Callable[..., Any]], limit: int) -> None:
-        self._capture = capture
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._graphs: OrderedDict[Key, Callable[..., Any]] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, Captured] = OrderedDict()
         # Lanes that share weights share this too: looking up and marking as used must be one step.
         self._lock = threading.Lock()
 
-    def get(self, arguments: tuple[torch.Tensor, ...]) -> Callable[..., Any]:
-        key = tuple((argument.shape, argument.dtype, argument.device) for argument in arguments) + _stream_of(
-            arguments[0]
-        )
-        graph = self._find(key)
-        if graph is None:
-            with _capturing:
-                graph = self._find(key)  # another lane may have captured it while this one waited
-                if graph is None:
-                    graph = self._capture(arguments)
-                    self._keep(key, graph)
-        return graph
+    def __len__(self) -> int:
+        return len(self._graphs)
 
-    def _find(self, key: Key) -> Callable[..., Any] | None:
+    def get(self, key: Hashable, capture: Callable[[], Captured]) -> Captured:
+        found = self._find(key)
+        if found:
+            return found[0]
+        with _capturing:
+            found = self._find(key)  # another lane may have captured it while this one waited
+            if found:
+                return found[0]
+            graph = capture()
+            self._keep(key, graph)
+            return graph
+
+    def _find(self, key: Hashable) -> tuple[Captured] | tuple[()]:
         with self._lock:
-            if key in self._graphs:
-                self._graphs.move_to_end(key)
-            return self._graphs.get(key)
+            if key not in self._graphs:
+                return ()
+            self._graphs.move_to_end(key)
+            return (self._graphs[key],)
 
-    def _keep(self, key: Key, graph: Callable[..., Any]) -> None:
+    def _keep(self, key: Hashable, graph: Captured) -> None:
         with self._lock:
             self._graphs[key] = graph
             while len(self._graphs) > self._limit:
                 self._graphs.popitem(last=False)
 
 
-def _stream_of(argument: torch.Tensor) -> Key:
-    """Return what tells streams apart: a CUDA graph writes to fixed memory, so each lane needs its own."""
-    return ((torch.cuda.current_stream(argument.device).cuda_stream,),) if argument.is_cuda else ()
+def _signature(tensors: Sequence[torch.Tensor]) -> Hashable:
+    """Return what a graph depends on besides values."""
+    return tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
 
 
-def _trace(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> Callable[..., Any]:
+def _weight_slots(module: nn.Module) -> list[WeightSlot]:
+    """Return where a module keeps its parameters and buffers, always in the same order."""
+    return [
+        (path, tensors, name)
+        for path, part in module.named_modules()
+        for tensors in (part._parameters, part._buffers)
+        for name, tensor in tensors.items()
+        if tensor is not None
+    ]
+
+
+def _weights_at(slots: Sequence[WeightSlot]) -> Weights:
+    return tuple(tensor for _, tensors, name in slots if (tensor := tensors[name]) is not None)
+
+
+def _trace(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> Graph | None:
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # shapes become constants, as they should
-            trace: Callable[..., Callable[..., Any]] = torch.jit.trace
-            return trace(module, arguments, check_trace=False)
+            return _trace_with_weights(module, arguments)
     except Exception as error:  # whatever the tracer cannot record, Python can still run
         _log.warning("%s cannot be traced and runs eagerly: %s", type(module).__name__, error)
-        return module
+        return None
+
+
+def _trace_with_weights(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> Graph:
+    """Trace a function of weights and arguments; a trace of the module itself takes many times as long."""
+    weights = _weights_at(_weight_slots(module))
+    # The tracer's own tensors take the weights' places in a copy that shares the weights, for other lanes may
+    # use the module meanwhile. `torch.func.functional_call` refuses to be traced.
+    stand_in = copy.deepcopy(module, {id(weight): weight for weight in weights})
+    slots = _weight_slots(stand_in)
+
+    def compute(*weights_and_arguments: torch.Tensor) -> Any:
+        for (_, tensors, name), tensor in zip(slots, weights_and_arguments, strict=False):
+            tensors[name] = tensor
+        return stand_in(*weights_and_arguments[len(slots) :])
+
+    trace: Callable[..., Graph] = torch.jit.trace
+    graph = trace(compute, (*weights, *arguments), check_trace=False)
+    for _, tensors, name in slots:  # the graph keeps `compute` for torch.compile: not the weights with it
+        tensors[name] = None
+    return graph
 
 
 class _CudaGraph:

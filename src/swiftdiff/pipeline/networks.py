@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from swiftdiff.pipeline.graphs import ReplayKind, make_replay
+from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs, make_replay
 from swiftdiff.pipeline.split_unet import ControlNetTrunk, UNetDecoder, UNetEncoder
 
 
@@ -33,6 +35,11 @@ class SplitUNet:
 class ServedControlNet:
     """A stock ControlNet that can be replayed; make one a model and device, and keep it.
 
+    Args:
+        controlnet: The stock model.
+        replay: How it is run.
+        graphs: Traced graphs to share with other ControlNets of its architecture; None shares none.
+
     Attributes:
         controlnet: The stock model.
         compute: `ControlNetTrunk`, replayed.
@@ -41,8 +48,19 @@ class ServedControlNet:
         AdapterError: The ControlNet is of a kind that is not supported.
     """
 
-    def __init__(self, controlnet: ControlNetModel, replay: ReplayKind = "eager") -> None:
+    def __init__(
+        self,
+        controlnet: ControlNetModel,
+        replay: ReplayKind = "eager",
+        graphs: TracedGraphs | None = None,
+    ) -> None:
         self.controlnet = controlnet
         trunk = ControlNetTrunk(controlnet)
-        self.compute = make_replay(replay, trunk)
+        self.compute = make_replay(replay, trunk, graphs, _settings_of(controlnet))
         self.cross_attentions = (trunk.cross_attentions,)
+
+
+def _settings_of(controlnet: ControlNetModel) -> str:
+    """Return the config as text; names with an underscore say where it came from, not what it computes."""
+    settings = {key: value for key, value in controlnet.config.items() if not key.startswith("_")}
+    return json.dumps(settings, sort_keys=True)
