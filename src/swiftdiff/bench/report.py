@@ -8,7 +8,7 @@ from typing import Any
 from swiftdiff.bench.folder import ENVIRONMENT, BenchFolder
 from swiftdiff.bench.lineup import MEANINGS
 from swiftdiff.bench.requests import GUIDANCE_SCALE
-from swiftdiff.bench.results import BenchResult, compute_results, warnings
+from swiftdiff.bench.results import BenchResult, compute_results, doubts_of
 from swiftdiff.bench.tables import bench_tables, describe_warmups
 from swiftdiff.report.tables import to_csv, to_markdown
 
@@ -59,7 +59,7 @@ def header(result: BenchResult) -> list[str]:
         f"{stage.model} {stage.stock_threads}" for stage in result.stages if stage.view == "same-hardware"
     )
     lines = [
-        *warnings(result),
+        *(doubt.sentence for doubt in doubts_of(result)),
         f"Machine: {environment['cpu']}, {environment['usable_cores']} usable cores of "
         f"{environment['cores']}, {environment['memory_bytes'] / 2**30:.0f} GiB, {environment['platform']}.",
         f"Software: swiftdiff {environment['swiftdiff']} at {environment['git_commit'] or 'no commit'}, "

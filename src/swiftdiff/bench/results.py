@@ -22,7 +22,7 @@ STAGE_GROUPS: dict[str, tuple[str, ...]] = {
     "LoRA": ("lora_load", "lora_wait", "lora_patch"),
     "CNet": ("control_image", "controlnet_load", "controlnet_wait"),
     "denoise": ("denoise",),
-    "decode": ("vae_decode",),
+    "VAE": ("vae_decode",),
     "other": (),  # whatever is in no other group
     "restore": ("restore",),
 }
@@ -201,21 +201,37 @@ def compute_results(
     )
 
 
-def warnings(result: BenchResult) -> list[str]:
-    """Return what makes the numbers doubtful, loudest first."""
+@dataclass(frozen=True)
+class Doubt:
+    """Why numbers are worth less than they seem.
+
+    Attributes:
+        sentence: For the header.
+        flag: For the title of every table; empty if the header is enough.
+    """
+
+    sentence: str
+    flag: str = ""
+
+
+def doubts_of(result: BenchResult) -> list[Doubt]:
+    """Return what makes the numbers doubtful, loudest first; each flag once."""
     found = []
     typical, highest = result.other_share
+    causes = []
     if result.load_at_start > MAX_IDLE_LOAD:
-        found.append(f"MACHINE NOT IDLE: its load average was {result.load_at_start:.2f} at the start.")
+        causes.append(f"its load average was {result.load_at_start:.2f} at the start")
     if typical > MAX_OTHER_SHARE:
-        found.append(
-            f"MACHINE NOT IDLE: other processes kept {typical:.2f} cores busy while it measured "
-            f"(highest {highest:.2f}); these numbers are worth little."
+        causes.append(
+            f"other processes kept {typical:.2f} cores busy while it measured (at most {highest:.2f})"
         )
+    if causes:
+        sentence = f"MACHINE NOT IDLE: {', and '.join(causes)}. These numbers are worth little."
+        found.append(Doubt(sentence, "MACHINE NOT IDLE"))
     if not result.complete:
-        found.append(f"INCOMPLETE: {result.num_measured} measurements so far.")
+        found.append(Doubt(f"INCOMPLETE: {result.num_measured} measurements so far.", "INCOMPLETE"))
     if result.failures:
-        found.append(f"{len(result.failures)} kinds of failure; see the end of report.md.")
+        found.append(Doubt(f"FAILURES: {len(result.failures)} kinds; they are at the end."))
     return found
 
 

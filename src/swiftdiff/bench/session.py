@@ -172,7 +172,7 @@ class _Bench:
         minutes = self._left_s() / 60
         self.observer.noted(
             f"{sum(map(len, self._left.values()))} measurements of {self._total} to make, "
-            f"about {minutes:.0f} minutes"
+            f"about {max(1, round(minutes))} min"
         )
         self._progress()
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from swiftdiff.bench.lineup import ABLATION, ALL_OFF, MAIN, STOCK
 from swiftdiff.bench.paired import Spread
 from swiftdiff.bench.requests import WARMUP_STEPS
-from swiftdiff.bench.results import STAGE_GROUPS, BenchResult, CellResult, StageResult, warnings
-from swiftdiff.report.tables import Cell, Column, Table
+from swiftdiff.bench.results import STAGE_GROUPS, BenchResult, CellResult, StageResult, doubts_of
+from swiftdiff.report.tables import AUTO, Cell, Column, Table
 
 _METHODS = {
     "range": "low and high are the lowest and highest of the repeats",
@@ -30,8 +30,8 @@ def bench_tables(result: BenchResult) -> list[Table]:
             _picture_table(stage),
             _process_table(stage),
         ]
-    doubts = " ".join(warnings(result))
-    return [replace(table, note=f"{doubts} {table.note}".strip()) for table in tables if table.rows]
+    doubts = "".join(f" – {doubt.flag}" for doubt in doubts_of(result) if doubt.flag)
+    return [replace(table, title=table.title + doubts) for table in tables if table.rows]
 
 
 def _speed_table(stage: StageResult) -> Table:
@@ -127,15 +127,15 @@ def _lora_table(stage: StageResult) -> Table:
         for cell in cells
     )
     columns = (
-        Column("ms", ""),
-        Column("load", ".1f"),
-        Column("patch", ".1f"),
-        Column("restore", ".1f"),
-        Column("all", ".1f"),
+        Column("ms"),
+        Column("load", AUTO),
+        Column("patch", AUTO),
+        Column("restore", AUTO),
+        Column("all", AUTO),
         Column("× stock", ".0f"),
         Column("low", ".0f"),
         Column("high", ".0f"),
-        Column("ready", ".1f"),
+        Column("ready", AUTO),
     )
     loras = {cell.setting.name: cell.loras[0] for cell in cells if cell.loras}
     named = "".join(f" {setting} has {lora}." for setting, lora in loras.items())
