@@ -9,6 +9,8 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs, make_replay
 from swiftdiff.pipeline.split_unet import ControlNetTrunk, UNetDecoder, UNetEncoder
 
+_OF_CONTROL_IMAGE = ("conditioning_embedding_out_channels", "controlnet_conditioning_channel_order")
+
 
 class SplitUNet:
     """A stock UNet as two halves that can be replayed; make one a model and device, and keep it.
@@ -61,6 +63,8 @@ class ServedControlNet:
 
 
 def _settings_of(controlnet: ControlNetModel) -> str:
-    """Return the config as text; names with an underscore say where it came from, not what it computes."""
+    """Return as text what tells trunks apart: the config but for origins and the control image's embedding."""
     settings = {key: value for key, value in controlnet.config.items() if not key.startswith("_")}
+    for key in _OF_CONTROL_IMAGE:
+        settings.pop(key, None)
     return json.dumps(settings, sort_keys=True)
