@@ -170,6 +170,10 @@ def test_stocks_thread_count_is_tried_out_first_and_only_once(
     tried = [each for each in ended.folder.read_measurements() if each.purpose == "threads"]
     assert {each.system for each in tried} == {"stock@1", "stock@2"}
     assert {each.setting for each in tried} == {"1C/0L", "2C/0L"}
+    warm = {
+        (each.system, each.setting) for each in ended.folder.read_measurements() if each.purpose == "warmup"
+    }
+    assert {(each.system, each.setting) for each in tried} <= warm
     threads = {line.split(" ")[1] for line in log.read_text().splitlines()}
     assert {"1", "2"} <= threads
     ended = resume_bench(ended.folder.path, build=FakeBuild())

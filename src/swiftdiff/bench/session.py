@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from swiftdiff.bench.estimate import Cell, Estimate
 from swiftdiff.bench.folder import ENVIRONMENT, BenchFolder
 from swiftdiff.bench.lineup import Contender, check_options, line_up, stock_contender, usable_cores
-from swiftdiff.bench.machine_load import MAX_IDLE_LOAD, CpuWatch, load_1min
+from swiftdiff.bench.machine_load import MAX_IDLE_LOAD, load_1min
 from swiftdiff.bench.observer import BenchObserver
-from swiftdiff.bench.options import BenchOptions, View
+from swiftdiff.bench.options import BenchOptions
 from swiftdiff.bench.order import interleave, take_turns
-from swiftdiff.bench.records import Measurement, Purpose
-from swiftdiff.bench.requests import WARMUP_STEPS, ModelCase, prepare_model
+from swiftdiff.bench.records import Measurement
+from swiftdiff.bench.requests import WARMUP_STEPS, prepare_model
 from swiftdiff.bench.settings import AdapterSetting
+from swiftdiff.bench.team import Stage, Team, now
 from swiftdiff.bench.thread_count import (
     best_thread_count,
     seconds_by_threads,
     thread_candidates,
     thread_label,
 )
-from swiftdiff.bench.worker import Build, Started, Worker, WorkerLostError
+from swiftdiff.bench.worker import Build
 from swiftdiff.engine.interrupt import Interrupts
 from swiftdiff.errors import StorageError
-from swiftdiff.request import ImageRequest
 from swiftdiff.systems import build_system
 from swiftdiff.telemetry.environment import describe_environment
 from swiftdiff.trace.writer import write_trace
@@ -51,14 +50,6 @@ class BenchEnd:
     folder: BenchFolder
     outcome: Literal["complete", "interrupted", "stopped"]
     reason: StorageError | None = None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The systems that are compared with each other: one model in one view."""
-
-    case: ModelCase
-    view: View
 
 
 def start_bench(
@@ -122,6 +113,7 @@ class _Bench:
         views = tuple(dict.fromkeys(options.views))
         self._stages = [Stage(case, view) for case in cases for view in views]
         self._left: dict[Stage, list[Cell]] = {}
+        self._not_started = set(self._stages)
         self._total = 0
 
     def run(self, folder: BenchFolder) -> BenchEnd:
@@ -198,6 +190,7 @@ class _Bench:
         ]
         with self._workers(stage, contenders) as team:
             self._warm_up(team)
+            self._not_started.discard(stage)
             for setting, repeat, turns in pending:
                 for contender in turns:
                     request = stage.case.request(setting, repeat, self._options.steps)
@@ -214,10 +207,10 @@ class _Bench:
             self._estimate.learn(key, measured.total_s)
         self._progress()
 
-    def _warm_up(self, team: _Team) -> None:
+    def _warm_up(self, team: Team) -> None:
         """Let each system serve each of its settings; not counted."""
         for number in range(self._options.warmups):
-            for setting in self._options.adapter_settings:
+            for setting in sorted({each for contender in team.contenders for each in contender.settings}):
                 for contender in team.contenders:
                     if setting in contender.settings:
                         self.observer.doing(f"warming up: {setting.name} {contender.name}")
@@ -262,8 +255,8 @@ class _Bench:
                     team.serve(contender, setting, request, repeat, "threads")
 
     @contextmanager
-    def _workers(self, stage: Stage, contenders: Sequence[Contender]) -> Iterator[_Team]:
-        team = _Team(stage, contenders, self._folder, self._interrupts)
+    def _workers(self, stage: Stage, contenders: Sequence[Contender]) -> Iterator[Team]:
+        team = Team(stage, contenders, self._folder, self._interrupts)
         try:
             self.observer.doing(f"starting {len(contenders)} systems: {stage.case.model}, {stage.view}")
             for problem in team.start(self._build):
@@ -276,108 +269,12 @@ class _Bench:
 
     def _left_s(self) -> float:
         cells = [cell for left in self._left.values() for cell in left]
-        startups = sum(len({cell[3] for cell in left}) for left in self._left.values())
+        startups = sum(len({cell[3] for cell in self._left[stage]}) for stage in self._not_started)
         return self._estimate.total_s(cells, startups)
 
     def _progress(self) -> None:
         left = sum(map(len, self._left.values()))
         self.observer.progressed(self._total - left, self._total, self._left_s())
-
-
-class _Team:
-    """The workers of one stage, and what becomes of those that are lost."""
-
-    def __init__(
-        self, stage: Stage, contenders: Sequence[Contender], folder: BenchFolder, interrupts: Interrupts
-    ) -> None:
-        self.stage = stage
-        self.contenders = contenders
-        self._folder = folder
-        self._interrupts = interrupts
-        self._workers: dict[str, Worker] = {}
-        self._started: dict[str, Started] = {}
-        self._lost: dict[str, str] = {}
-
-    def start(self, build: Build) -> list[str]:
-        """Start all side by side; return what went wrong."""
-        for contender in self.contenders:
-            self._workers[contender.name] = Worker(contender, self._folder.path, build)
-        for contender in self.contenders:
-            try:
-                self._started[contender.name] = self._workers[contender.name].wait_started()
-            except WorkerLostError as error:
-                self._lost[contender.name] = str(error)
-        return list(self._lost.values())
-
-    def serve(
-        self,
-        contender: Contender,
-        setting: AdapterSetting,
-        request: ImageRequest,
-        repeat: int,
-        purpose: Purpose,
-    ) -> Measurement:
-        """Let one system serve a request while the others sleep; record how it went."""
-        started_at, load, watch = _now(), load_1min(), CpuWatch()
-        failed = Measurement(
-            purpose=purpose,
-            model=self.stage.case.model,
-            view=self.stage.view,
-            setting=setting.name,
-            system=contender.name,
-            repeat=repeat,
-            started_at=started_at,
-            cores=contender.cores,
-            load_1min=load,
-        )
-        if contender.name in self._lost:
-            return self._record(failed.model_copy(update={"error": self._lost[contender.name]}))
-        try:
-            reply = self._workers[contender.name].serve(request)
-        except WorkerLostError as error:
-            self._lost[contender.name] = str(error)
-            return self._record(failed.model_copy(update={"error": str(error)}))
-        other_cpu_s = watch.other_s(reply.cpu_s)
-        occupied_s = reply.latency_s + reply.restore_s
-        if reply.lost:
-            self._lost[contender.name] = reply.error or ""
-        measured = failed.model_copy(
-            update={
-                "error": reply.error,
-                "stages": reply.stages,
-                "bytes_loaded": reply.bytes_loaded,
-                "adapters": reply.adapters,
-                "exactness": self._started[contender.name].exactness,
-                "threads": self._started[contender.name].threads,
-                "device_seconds": occupied_s * len(contender.cores),
-                "other_cpu_s": other_cpu_s,
-                "peak_host_bytes": reply.peak_host_bytes,
-            }
-        )
-        if reply.error is None:
-            served = {"latency_s": reply.latency_s, "restore_s": reply.restore_s}
-            measured = measured.model_copy(update=served)
-        return self._record(measured, reply.picture)
-
-    def close(self) -> None:
-        """End all processes."""
-        for worker in self._workers.values():
-            worker.close()
-
-    def kill(self) -> None:
-        """End all processes at once."""
-        for worker in self._workers.values():
-            worker.kill()
-
-    def _record(self, measured: Measurement, picture: bytes | None = None) -> Measurement:
-        with self._interrupts.hold():
-            if measured.purpose == "measure" and picture is not None:
-                name = "-".join((measured.setting.replace("/", "-"), measured.system, str(measured.repeat)))
-                path = f"images/{self.stage.case.slug}-{measured.view}/{name}.png"
-                self._folder.write_bytes(path, picture)
-                measured = measured.model_copy(update={"picture": path})
-            self._folder.append(measured)
-        return measured
 
 
 def _is_complete(
@@ -401,8 +298,4 @@ def _thread_settings(settings: Sequence[AdapterSetting]) -> tuple[AdapterSetting
 
 
 def _describe_session() -> dict[str, object]:
-    return {"started_at": _now(), "load_1min": load_1min()}
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+    return {"started_at": now(), "load_1min": load_1min()}

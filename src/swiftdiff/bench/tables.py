@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from swiftdiff.bench.cell import STAGE_GROUPS, CellResult
 from swiftdiff.bench.lineup import ABLATION, ALL_OFF, MAIN, STOCK
 from swiftdiff.bench.paired import Spread
 from swiftdiff.bench.requests import WARMUP_STEPS
-from swiftdiff.bench.results import STAGE_GROUPS, BenchResult, CellResult, StageResult, doubts_of
+from swiftdiff.bench.results import BenchResult, StageResult, doubts_of
 from swiftdiff.report.tables import AUTO, Cell, Column, Table
 
 _METHODS = {

@@ -1,0 +1,134 @@
+"""Owns the systems that take turns: their processes, their records, and what becomes of the lost ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from swiftdiff.bench.folder import BenchFolder
+from swiftdiff.bench.lineup import Contender
+from swiftdiff.bench.machine_load import CpuWatch, load_1min
+from swiftdiff.bench.options import View
+from swiftdiff.bench.records import Measurement, Purpose
+from swiftdiff.bench.requests import ModelCase
+from swiftdiff.bench.settings import AdapterSetting
+from swiftdiff.bench.worker import Build, Started, Worker, WorkerLostError
+from swiftdiff.engine.interrupt import Interrupts
+from swiftdiff.request import ImageRequest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The systems that are compared with each other: one model in one view."""
+
+    case: ModelCase
+    view: View
+
+
+class Team:
+    """The workers of one stage.
+
+    Args:
+        stage: Model and view.
+        contenders: Its systems.
+        folder: Gets records and pictures.
+        interrupts: Entered by the caller; a picture that is saved gets its record.
+    """
+
+    def __init__(
+        self, stage: Stage, contenders: Sequence[Contender], folder: BenchFolder, interrupts: Interrupts
+    ) -> None:
+        self.stage = stage
+        self.contenders = contenders
+        self._folder = folder
+        self._interrupts = interrupts
+        self._workers: dict[str, Worker] = {}
+        self._started: dict[str, Started] = {}
+        self._lost: dict[str, str] = {}
+
+    def start(self, build: Build) -> list[str]:
+        """Start all side by side; return what went wrong."""
+        for contender in self.contenders:
+            self._workers[contender.name] = Worker(contender, self._folder.path, build)
+        for contender in self.contenders:
+            try:
+                self._started[contender.name] = self._workers[contender.name].wait_started()
+            except WorkerLostError as error:
+                self._lost[contender.name] = str(error)
+        return list(self._lost.values())
+
+    def serve(
+        self,
+        contender: Contender,
+        setting: AdapterSetting,
+        request: ImageRequest,
+        repeat: int,
+        purpose: Purpose,
+    ) -> Measurement:
+        """Let one system serve a request while the others sleep; record how it went."""
+        started_at, load, watch = now(), load_1min(), CpuWatch()
+        failed = Measurement(
+            purpose=purpose,
+            model=self.stage.case.model,
+            view=self.stage.view,
+            setting=setting.name,
+            system=contender.name,
+            repeat=repeat,
+            started_at=started_at,
+            cores=contender.cores,
+            load_1min=load,
+        )
+        if contender.name in self._lost:
+            return self._record(failed.model_copy(update={"error": self._lost[contender.name]}))
+        try:
+            reply = self._workers[contender.name].serve(request)
+        except WorkerLostError as error:
+            self._lost[contender.name] = str(error)
+            return self._record(failed.model_copy(update={"error": str(error)}))
+        other_cpu_s = watch.other_s(reply.cpu_s)
+        occupied_s = reply.latency_s + reply.restore_s
+        if reply.lost:
+            self._lost[contender.name] = reply.error or ""
+        measured = failed.model_copy(
+            update={
+                "error": reply.error,
+                "stages": reply.stages,
+                "bytes_loaded": reply.bytes_loaded,
+                "adapters": reply.adapters,
+                "exactness": self._started[contender.name].exactness,
+                "threads": self._started[contender.name].threads,
+                "device_seconds": occupied_s * len(contender.cores),
+                "other_cpu_s": other_cpu_s,
+                "peak_host_bytes": reply.peak_host_bytes,
+            }
+        )
+        if reply.error is None:
+            served = {"latency_s": reply.latency_s, "restore_s": reply.restore_s}
+            measured = measured.model_copy(update=served)
+        return self._record(measured, reply.picture)
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers.values():
+            worker.close()
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for worker in self._workers.values():
+            worker.kill()
+
+    def _record(self, measured: Measurement, picture: bytes | None = None) -> Measurement:
+        with self._interrupts.hold():
+            if measured.purpose == "measure" and picture is not None:
+                name = "-".join((measured.setting.replace("/", "-"), measured.system, str(measured.repeat)))
+                path = f"images/{self.stage.case.slug}-{measured.view}/{name}.png"
+                self._folder.write_bytes(path, picture)
+                measured = measured.model_copy(update={"picture": path})
+            self._folder.append(measured)
+        return measured
+
+
+def now() -> str:
+    """Return the time as records have it: ISO 8601, with time zone."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
