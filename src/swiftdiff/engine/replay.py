@@ -118,12 +118,17 @@ class Replay:
             arrival = queue.take()
             if arrival is not None:
                 under_way.append(self._serve(arrival, desk, warmup=False))
-            elif not under_way:
+            elif under_way:  # whoever gets this one may ask for another before the rest are delivered
+                self._conclude(under_way.popleft(), queue)
+            else:
                 return
-            while under_way and (arrival is None or under_way[0].done()):
-                record = under_way.popleft().result()
-                queue.release(record.finished_at_s)
-                self._observe(record, queue.waiting())
+            while under_way and under_way[0].done():
+                self._conclude(under_way.popleft(), queue)
+
+    def _conclude(self, delivery: Future[RequestRecord], queue: RequestQueue) -> None:
+        record = delivery.result()
+        queue.release(record.finished_at_s)
+        self._observe(record, queue.waiting())
 
     def _read_progress(self) -> tuple[set[str], float]:
         """Return the ids that were served in earlier sessions, and when the last of these ended."""
