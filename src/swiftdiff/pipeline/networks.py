@@ -63,7 +63,7 @@ class ServedControlNet:
 
 
 def _settings_of(controlnet: ControlNetModel) -> str:
-    """Return as text what tells trunks apart: the config but for origins and the control image's embedding."""
+    """Return what tells trunks apart: the config without origins and the control image's embedding."""
     settings = {key: value for key, value in controlnet.config.items() if not key.startswith("_")}
     for key in _OF_CONTROL_IMAGE:
         settings.pop(key, None)
