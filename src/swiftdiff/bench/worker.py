@@ -28,6 +28,7 @@ from swiftdiff.telemetry.memory import peak_host_bytes
 
 Build = Callable[[ServingConfig], ServingSystem]
 _CLOSE_S = 20.0
+_TERMINATE_S = 2.0
 
 
 class WorkerLostError(SwiftdiffError):
@@ -130,7 +131,10 @@ class Worker:
         self.kill()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process: at its next chance to clean up, or by force."""
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(_TERMINATE_S)
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
@@ -156,6 +160,7 @@ class Worker:
 def _work(connection: Connection, contender: Contender, images_root: Path, build: Build) -> None:
     """Run in the new process: build the system, then serve what comes until None or the parent's end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, contender.cores)  # before torch counts cores
     try:
