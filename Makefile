@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 QUICKSTART := workloads/quickstart.jsonl
-RESULTS = results/demo-$(shell date +%Y%m%d-%H%M%S)
+SYSTEMS := diffusers swiftdiff swiftdiff-bal
+RESULTS := results/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench test check format quickstart venv clean
@@ -13,8 +14,12 @@ RESULTS = results/demo-$(shell date +%Y%m%d-%H%M%S)
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(STAMP) ## Replay the quickstart trace with stock diffusers: pictures, tables and plots in results/
-	$(BIN)/swiftdiff replay $(QUICKSTART) --config workloads/configs/diffusers.toml --out $(RESULTS)
+demo: $(STAMP) ## Replay the quickstart trace with stock diffusers and with swiftdiff, and compare them
+	for system in $(SYSTEMS); do \
+	  $(BIN)/swiftdiff replay $(QUICKSTART) --config workloads/configs/$$system.toml --out $(RESULTS)/$$system \
+	    || exit 1; \
+	done
+	$(BIN)/swiftdiff compare $(SYSTEMS:%=$(RESULTS)/%) --out $(RESULTS)/comparison
 
 bench: $(STAMP) ## Measure stock against swiftdiff and each switch, on an idle machine: tables in results/
 	$(BIN)/swiftdiff bench $(BENCH)
