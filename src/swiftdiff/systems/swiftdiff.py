@@ -106,6 +106,7 @@ class SwiftdiffSystem:
         """Make a request's pictures; see `ServingSystem.serve`."""
         timer = StageTimer(self._model.synchronize)
         self._current = incoming = self._incoming.claim(request)
+        self._look_ahead()  # now, for this request may have to wait for adapters of its own
         self._in_weights = None
         bound = resolve_bound(self._switches.bal_k, request.num_inference_steps)
         self._service = service = Service(self._model, incoming, bound, timer, self._look_ahead)
