@@ -90,6 +90,16 @@ def test_shapes_used_least_recently_are_forgotten_and_traced_again(part: Part) -
 
 
 @torch.inference_mode()
+def test_a_forgotten_graph_leaves_nothing_behind(part: Part) -> None:
+    kept_by_torch = torch.jit._state._python_cu.get_functions
+    before = len(kept_by_torch())
+    replay = TracedReplay(part, TracedGraphs(max_graphs=1))
+    for rows in (1, 2, 3):
+        replay(torch.randn(rows, 4))
+    assert len(kept_by_torch()) == before
+
+
+@torch.inference_mode()
 def test_controlnets_of_one_architecture_share_a_graph_and_each_equals_eager(family: Family) -> None:
     graphs = TracedGraphs()
     for _ in range(2):

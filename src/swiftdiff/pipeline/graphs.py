@@ -54,9 +54,7 @@ class TracedGraphs:
     def __len__(self) -> int:
         return len(self._graphs)
 
-    def get(
-        self, architecture: Hashable, module: nn.Module, arguments: tuple[torch.Tensor, ...]
-    ) -> Graph | None:
+    def get(self, architecture: str, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> Graph | None:
         """Return the graph for arguments of these shapes, traced if there is none yet.
 
         Args:
@@ -92,7 +90,7 @@ def make_replay(
 
 
 class TracedReplay:
-    """Replays graphs recorded by `torch.jit.trace`: the same kernels in the same order, without Python.
+    """Replays graphs recorded by TorchScript's tracer: the same kernels in the same order, without Python.
 
     Bit-identical to eager, and free of the GIL, which is what lets CPU lanes run side by side. A module that
     cannot be traced runs eagerly, with a warning. TorchScript is deprecated: no other class knows of it.
@@ -110,7 +108,8 @@ class TracedReplay:
         slots = _weight_slots(module)
         self._weights = _weights_at(slots)
         names = tuple(f"{path}.{name}" for path, _, name in slots)
-        self._architecture: Hashable = (type(module), settings, names, _signature(self._weights))
+        # Text, for it knows its hash: this is looked up in every call.
+        self._architecture = repr((type(module), settings, names, _signature(self._weights)))
 
     def __call__(self, *arguments: torch.Tensor) -> Any:
         """Run the graph of these shapes, tracing it the first time (a second or so for an SDXL)."""
@@ -215,7 +214,7 @@ def _trace(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> Graph | No
 
 
 def _trace_with_weights(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> Graph:
-    """Trace a function of weights and arguments; a trace of the module itself takes many times as long."""
+    """Trace a function of weights and arguments; `torch.jit.trace` of a module takes many times as long."""
     weights = _weights_at(_weight_slots(module))
     # The tracer's own tensors take the weights' places in a copy that shares the weights, for other lanes may
     # use the module meanwhile. `torch.func.functional_call` refuses to be traced.
@@ -227,10 +226,11 @@ def _trace_with_weights(module: nn.Module, arguments: tuple[torch.Tensor, ...]) 
             tensors[name] = tensor
         return stand_in(*weights_and_arguments[len(slots) :])
 
-    trace: Callable[..., Graph] = torch.jit.trace
-    graph = trace(compute, (*weights, *arguments), check_trace=False)
-    for _, tensors, name in slots:  # the graph keeps `compute` for torch.compile: not the weights with it
-        tensors[name] = None
+    # What `torch.jit.trace` does with a function. But what that traces stays until the process ends.
+    recorded, *_ = torch._C._create_graph_by_tracing(
+        compute, (*weights, *arguments), lambda _: "", True, False, None, []
+    )
+    graph: Graph = torch._C._create_function_from_graph("forward", recorded)
     return graph
 
 
