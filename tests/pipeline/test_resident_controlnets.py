@@ -207,6 +207,7 @@ def test_a_bad_controlnet_fails_those_who_wait_for_it_and_can_be_asked_for_again
     store.gate.set()
     with pytest.raises(AdapterError, match="damaged"):
         bad.result(PATIENCE_S)
+    assert bad.wait(PATIENCE_S)  # for every device: one that still waits would hand its failure on
     bad.release()
     assert network(resident.load("edges"), GPU).controlnet.adapter_id == "edges"
 
