@@ -244,7 +244,6 @@ class _Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[ThreadingHTTPServer]:
-    pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

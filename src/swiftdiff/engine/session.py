@@ -142,14 +142,11 @@ def resolve_paths(config: ServingConfig, base: Path) -> ServingConfig:
         config: As it was read.
         base: Folder that adapter folders count from, and models unless they lie below the working folder.
     """
-    model, url = config.model, config.adapters.url
+    model = config.model
     if "/" in model or "\\" in model or model.endswith(".safetensors"):
         candidates = (base / model, Path(model).expanduser())
         model = next((str(path.resolve()) for path in candidates if path.exists()), model)
-    if url is not None and "://" not in url and "::" not in url:
-        url = str((base / Path(url).expanduser()).resolve())
-    adapters = AdapterStoreConfig.model_validate(config.adapters.model_dump() | {"url": url})
-    return config.model_copy(update={"model": model, "adapters": adapters})
+    return config.model_copy(update={"model": model, "adapters": config.adapters.relative_to(base)})
 
 
 def _prepare(config: ServingConfig, observer: SessionObserver, build: Build) -> ServingSystem:

@@ -186,9 +186,10 @@ class ServedModel:
             patcher.restore()
 
     def synchronize(self) -> None:
-        """Wait until the model's device has done what was queued."""
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        """Wait until its devices have done what was queued."""
+        for device in self.devices:
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
 
     def close(self) -> None:
         """End the lanes' threads."""

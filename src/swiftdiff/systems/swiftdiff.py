@@ -134,6 +134,7 @@ class SwiftdiffSystem:
         if self._service is not None:
             self._service.close()
             self._service = None
+        self._model.synchronize()  # a request that failed may have left work that reads its adapters
         if self._current is not None:
             self._current.release()
             self._current = None
