@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from swiftdiff.adapters.loading import Loaded
 from swiftdiff.adapters.store import CONTROLNET_FILES, AdapterStore
@@ -72,9 +72,10 @@ class ControlNetReader:
             with torch.device("meta"):
                 controlnet = ControlNetModel.from_config(ControlNetModel.load_config(folder))
             check_controlnet_fits(controlnet, self._unet, adapter_id)
-            weights = load_file(folder / CONTROLNET_FILES[1])
-            for key, weight in weights.items():  # copied: the file may change while its pages are mapped
-                weights[key] = weight.to(self._device, self._dtype, copy=True)
+            # Not mapped: the file may change, and safetensors 0.8 leaks a little for every tensor it maps.
+            weights = load((folder / CONTROLNET_FILES[1]).read_bytes())
+            for key, weight in weights.items():
+                weights[key] = weight.to(self._device, self._dtype)
             controlnet.load_state_dict(weights, assign=True)
         except ModelError as error:
             raise AdapterError(f"ControlNet {adapter_id!r}: {error.message}") from error

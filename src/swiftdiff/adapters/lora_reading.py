@@ -66,7 +66,7 @@ def read_lora(path: Path, adapter_id: str) -> LoraWeights:
     """Read a LoRA in diffusers', PEFT's or kohya's keys.
 
     Alphas are read layer by layer, also from kohya files, where stock diffusers 0.42 confuses alphas that
-    differ between attention layers. Tensors are mapped from the file: use or copy them before it changes.
+    differ between attention layers.
 
     Args:
         path: A safetensors file. Pickles are never opened.
