@@ -197,14 +197,14 @@ def test_an_interrupt_while_a_picture_is_under_way_still_saves_and_records_it(tm
 def test_a_disk_that_takes_no_record_of_a_deferred_picture_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = run_folder._append
+    append = run_folder.append_line
 
     def full(path: Path, line: str) -> None:
         if path.name == "requests.jsonl":
             raise run_folder.StorageError(f"cannot append to {path}: No space left on device")
         append(path, line)
 
-    monkeypatch.setattr(run_folder, "_append", full)
+    monkeypatch.setattr(run_folder, "append_line", full)
     ended = Bench(tmp_path, 3).start()
     assert ended.outcome == "stopped"
     assert "No space left" in str(ended.reason)

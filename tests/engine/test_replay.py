@@ -201,14 +201,14 @@ def test_records_that_cannot_be_written_stop_the_run_with_what_finished_on_disk(
 ) -> None:
     from swiftdiff.engine import run_folder
 
-    append = run_folder._append
+    append = run_folder.append_line
 
     def full_later(path: Path, line: str) -> None:
         if '"r2"' in line:
             raise StorageError(f"cannot append to {path}: No space left on device")
         append(path, line)
 
-    monkeypatch.setattr(run_folder, "_append", full_later)
+    monkeypatch.setattr(run_folder, "append_line", full_later)
     bench = Bench(tmp_path, _requests(4))
     ended = bench.start()
     assert ended.outcome == "stopped"

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from swiftdiff.bench.options import BenchOptions
 from swiftdiff.bench.records import Measurement
+from swiftdiff.engine.run_folder import append_line, write_whole
 from swiftdiff.errors import StorageError
 
 _OPTIONS = "bench.json"
@@ -127,18 +128,7 @@ class BenchFolder:
         Raises:
             StorageError: It cannot be written; what was written of it is taken back.
         """
-        data = measurement.model_dump_json(exclude_none=True).encode() + b"\n"
-        try:
-            with self.raw_path.open("ab", buffering=0) as file:
-                size = file.seek(0, os.SEEK_END)
-                try:
-                    if file.write(data) != len(data):
-                        raise OSError("only a part of the line could be written; is the disk full?")
-                except OSError:
-                    file.truncate(size)
-                    raise
-        except OSError as error:
-            raise StorageError(f"cannot append to {self.raw_path}: {error.strerror or error}") from error
+        append_line(self.raw_path, measurement.model_dump_json(exclude_none=True))
 
     def write_json(self, name: str, value: object) -> None:
         """Write a JSON file whole or not at all; see `write_bytes`."""
@@ -154,15 +144,7 @@ class BenchFolder:
         Raises:
             StorageError: It cannot be written.
         """
-        path = self.path / name
-        partial = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        write_whole(self.path / name, data)
 
     def _measurements_and_ends(self) -> Iterator[tuple[Measurement, int]]:
         """Yield each measurement with the offset at which its line ends."""

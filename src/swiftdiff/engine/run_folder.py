@@ -135,7 +135,7 @@ class RunFolder:
         Raises:
             StorageError: It cannot be written.
         """
-        _append(self.path / "sessions.jsonl", session.model_dump_json())
+        append_line(self.path / "sessions.jsonl", session.model_dump_json())
 
     def append_record(self, record: RequestRecord) -> None:
         """Add a record at once, whole or not at all.
@@ -143,7 +143,7 @@ class RunFolder:
         Raises:
             StorageError: It cannot be written; what was written of it is taken back.
         """
-        _append(self.records_path, record.model_dump_json(exclude_none=True))
+        append_line(self.records_path, record.model_dump_json(exclude_none=True))
 
     def drop_torn_record(self) -> None:
         """Cut off a last line that a crash left unfinished.
@@ -197,15 +197,7 @@ class RunFolder:
         Raises:
             StorageError: It cannot be written.
         """
-        path = self.path / name
-        partial = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise _cannot("write", path, error) from error
+        write_whole(self.path / name, text.encode())
 
     def _records_and_ends(self) -> Iterator[tuple[RequestRecord, int]]:
         """Yield each record with the offset at which its line ends."""
@@ -232,7 +224,28 @@ def _parse(model: type[_Model], line: bytes) -> _Model | None:
         return None
 
 
-def _append(path: Path, line: str) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; its folder is made.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    partial = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _cannot("write", path, error) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line at once, whole or not at all.
+
+    Raises:
+        StorageError: It cannot be written; what was written of it is taken back.
+    """
     data = line.encode() + b"\n"
     try:
         with path.open("ab", buffering=0) as file:
