@@ -10,7 +10,7 @@ import typer
 import swiftdiff
 from swiftdiff.errors import SwiftdiffError
 
-from . import models
+from . import models, trace
 from .bench import bench
 from .compare import compare
 from .init import init
@@ -47,6 +47,7 @@ app.command("replay")(replay)
 app.command("bench")(bench)
 app.command("compare")(compare)
 app.add_typer(models.app, name="models")
+app.add_typer(trace.app, name="trace")
 
 
 def run(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Importers of other people's traces: one file a format."""

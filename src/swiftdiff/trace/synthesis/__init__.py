@@ -1,0 +1,1 @@
+"""Makes traces from a spec, and fits specs to traces."""
