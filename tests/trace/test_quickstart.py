@@ -12,7 +12,8 @@ from swiftdiff.scenes.captions import parse_caption
 from swiftdiff.scenes.control import CONTROL_KINDS
 from swiftdiff.scenes.styles import STYLES
 from swiftdiff.trace import read_trace, scan_trace
-from swiftdiff.trace.quickstart import control_image, quickstart_requests, write_quickstart
+from swiftdiff.trace.content import control_image
+from swiftdiff.trace.quickstart import quickstart_requests, write_quickstart
 
 REQUESTS = quickstart_requests()
 

@@ -9,12 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from swiftdiff.errors import TraceError
 from swiftdiff.request import ControlNetUse, ImageRequest, LoraUse
-from swiftdiff.scenes.captions import parse_caption
-from swiftdiff.scenes.control import control_from_scene
+from swiftdiff.trace.content import control_image
 from swiftdiff.trace.writer import write_trace
 
 _SIDE = 128
@@ -189,25 +185,13 @@ def quickstart_requests() -> list[ImageRequest]:
     ]
 
 
-def control_image(kind: str, prompt: str) -> Image.Image:
-    """Draw the control image of one ControlNet for the scene that a canonical prompt describes.
-
-    Raises:
-        TraceError: The prompt is not a canonical caption.
-    """
-    scene = parse_caption(prompt)
-    if scene is None:
-        raise TraceError.for_field("prompt", prompt, "a canonical caption of a scene")
-    return Image.fromarray(control_from_scene(kind, scene, _SIDE))
-
-
 def write_quickstart(folder: Path) -> int:
     """Write ``quickstart.jsonl`` and its control images into ``folder``; return the number of requests."""
     requests = quickstart_requests()
     (folder / _CONTROLS).mkdir(parents=True, exist_ok=True)
     for request in requests:
         for use in request.controlnets:
-            control_image(use.id, request.prompt).save(folder / use.image, optimize=True)
+            control_image(use.id, request.prompt, _SIDE).save(folder / use.image, optimize=True)
     return write_trace(folder / "quickstart.jsonl", requests)
 
 

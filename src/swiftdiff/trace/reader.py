@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from swiftdiff.errors import TraceError
 from swiftdiff.request import ImageRequest
+from swiftdiff.trace.provenance import Provenance, Source, is_provenance, parse_provenance
 from swiftdiff.trace.uniqueness import SeenIds
 from swiftdiff.validation import describe
 
@@ -36,6 +37,7 @@ class TraceInfo:
         num_requests: Number of requests.
         num_images: Pictures that they ask for.
         duration_s: Seconds from the trace's start to the last arrival.
+        provenance: Where it comes from, if its first line says so.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class TraceInfo:
     num_requests: int
     num_images: int
     duration_s: float
+    provenance: Provenance | None = None
 
     @property
     def images_root(self) -> Path:
@@ -51,7 +54,9 @@ class TraceInfo:
 
 
 def read_trace(path: Path | str) -> Iterator[ImageRequest]:
-    """Yield the requests of a JSONL file, plain or gzip, in order of arrival; blank lines are skipped.
+    """Yield the requests of a JSONL file, plain or gzip, in order of arrival.
+
+    Blank lines are skipped, and so is a provenance line if it is the first.
 
     Raises:
         TraceError: The file cannot be read, or a line is wrong; it names file, line and field.
@@ -59,7 +64,7 @@ def read_trace(path: Path | str) -> Iterator[ImageRequest]:
     path = Path(path)
     seen = SeenIds()
     previous_ms = 0.0
-    for number, line in _lines(path):
+    for number, line in _request_lines(path):
         where = f"{path}:{number}"
         request = parse_request(line, where)
         if request.timestamp < previous_ms:
@@ -89,7 +94,21 @@ def scan_trace(path: Path | str) -> TraceInfo:
         last_ms = request.timestamp
     if num_requests == 0:
         raise TraceError(f"{path}: the trace holds no requests; a trace has one JSON object a line")
-    return TraceInfo(path, trace_sha256(path), num_requests, num_images, last_ms / 1000)
+    return TraceInfo(
+        path, trace_sha256(path), num_requests, num_images, last_ms / 1000, read_provenance(path)
+    )
+
+
+def read_provenance(path: Path | str) -> Provenance | None:
+    """Return where a trace comes from, as its first line says; None if that is a request already.
+
+    Raises:
+        TraceError: The line is wrong, or the file cannot be read.
+    """
+    path = Path(path)
+    for number, line in _lines(path):
+        return parse_provenance(line, f"{path}:{number}") if is_provenance(line) else None
+    return None
 
 
 def trace_sha256(path: Path | str) -> str:
@@ -100,6 +119,15 @@ def trace_sha256(path: Path | str) -> str:
     """
     with _opened(Path(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_of(path: Path | str) -> Source:
+    """Return a file as a provenance line names it.
+
+    Raises:
+        TraceError: It cannot be read.
+    """
+    return Source(name=Path(path).name, sha256=trace_sha256(path))
 
 
 def parse_request(line: str | bytes, where: str) -> ImageRequest:
@@ -122,6 +150,20 @@ def parse_request(line: str | bytes, where: str) -> ImageRequest:
     if repeated:
         raise TraceError(f"{where}: field {min(repeated)} is given more than once, but must be given once")
     return request
+
+
+def _request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line) for all lines that are to hold a request."""
+    for index, (number, line) in enumerate(_lines(path)):
+        if not is_provenance(line):
+            yield number, line
+        elif index == 0:
+            parse_provenance(line, f"{path}:{number}")
+        else:
+            raise TraceError(
+                f"{path}:{number}: a provenance line inside the trace, but it can only be the first; "
+                "join traces with swiftdiff trace merge"
+            )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -181,7 +223,7 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
 
 def _line_of_id(path: Path, request_id: str, before: int) -> int | None:
     """Return the first line before ``before`` that has ``request_id``, or None if it only shared a hash."""
-    for number, line in _lines(path):
+    for number, line in _request_lines(path):
         if number >= before:
             break
         if ImageRequest.model_validate_json(line).request_id == request_id:

@@ -5,31 +5,53 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
 from swiftdiff.errors import StorageError
 from swiftdiff.request import ImageRequest
+from swiftdiff.trace.provenance import Provenance, format_provenance
 
 
-def write_trace(path: Path | str, requests: Iterable[ImageRequest]) -> int:
+def write_trace(
+    path: Path | str,
+    requests: Iterable[ImageRequest],
+    provenance: Provenance | Callable[[], Provenance] | None = None,
+) -> int:
     """Write requests as JSONL, gzip if the name ends in ``.gz``, and return how many there were.
 
     The file appears under its name once it is complete; equal requests give equal bytes.
+
+    Args:
+        path: The trace.
+        requests: In order of arrival; consumed once.
+        provenance: The first line, or what returns it: that is called when all requests are written, for
+            whoever knows only then what was left out.
 
     Raises:
         StorageError: The file cannot be written.
     """
     path = Path(path)
+    compressed = path.suffix == ".gz"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         unfinished = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                count = _write_lines(file, requests, compressed=path.suffix == ".gz")
+                if callable(provenance):
+                    with tempfile.TemporaryFile(dir=path.parent) as body:
+                        count = _write_lines(body, map(format_request, requests), compressed=compressed)
+                        _write_lines(file, [format_provenance(provenance())], compressed=compressed)
+                        body.seek(0)
+                        shutil.copyfileobj(body, file, 1 << 20)  # gzip files may follow each other in one
+                else:
+                    if provenance is not None:
+                        _write_lines(file, [format_provenance(provenance)], compressed=compressed)
+                    count = _write_lines(file, map(format_request, requests), compressed=compressed)
             unfinished.chmod(0o644)
             unfinished.replace(path)
         finally:
@@ -45,11 +67,11 @@ def format_request(request: ImageRequest) -> str:
     return json.dumps({name: value for name, value in fields.items() if value != ()}, ensure_ascii=False)
 
 
-def _write_lines(file: IO[bytes], requests: Iterable[ImageRequest], *, compressed: bool) -> int:
+def _write_lines(file: IO[bytes], lines: Iterable[str], *, compressed: bool) -> int:
     stream = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if compressed else file
     count = 0
-    for request in requests:
-        stream.write(format_request(request).encode() + b"\n")
+    for line in lines:
+        stream.write(line.encode() + b"\n")
         count += 1
     if compressed:
         stream.close()
