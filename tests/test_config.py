@@ -58,6 +58,16 @@ def test_a_written_config_spells_its_defaults_out() -> None:
         (EMULATE + "jitter = 0.5", "must be latency_ms or bandwidth_mb_s too, which jitter can vary"),
         (EMULATE + 'latency_file = ""', "latency_file is '', but must be a string that is not empty"),
         (EMULATE + 'latency_file = "a.csv"\nlatency_ms = 1', "must be either a latency_file or latency_ms"),
+        (
+            EMULATE + 'latency_file = "a.csv"\nlora_latency_file = "b.csv"',
+            "either a latency_file or one for each",
+        ),
+        (EMULATE + 'lora_latency_file = "b.csv"', "lora_latency_file and controlnet_latency_file together"),
+        (EMULATE + "latency_ms = 5\nlatency_scale = 0.5", "must be a latency_file too"),
+        (
+            EMULATE + 'latency_file = "a.csv"\nlatency_scale = 0',
+            "latency_scale is 0, but must be greater than 0",
+        ),
         (EMULATE + "seed = 0.5", "adapters.emulate.seed is 0.5, but must be an integer"),
         (MINIMAL + "[adapters]\nemulate = 40", "adapters.emulate is 40, but must be an object"),
         (MINIMAL + "diffusers = 3", "diffusers is 3, but must be an object with named fields"),
@@ -91,6 +101,10 @@ def test_relative_folders_and_files_of_a_store_count_from_the_given_folder(tmp_p
     moved = AdapterStoreConfig(url="../adapters", emulate=emulate).relative_to(tmp_path / "configs")
     assert moved.url == str(tmp_path / "adapters")
     assert moved.emulate == StoreEmulationConfig(latency_file=str(tmp_path / "configs/loads.csv"), seed=3)
+    by_kind = StoreEmulationConfig(lora_latency_file="l.csv", controlnet_latency_file="/c.csv")
+    moved = AdapterStoreConfig(emulate=by_kind).relative_to(tmp_path)
+    assert moved.emulate.lora_latency_file == str(tmp_path / "l.csv")
+    assert moved.emulate.controlnet_latency_file == "/c.csv"
     for url in ("s3://bucket/adapters", "zip://::a.zip", None):
         assert AdapterStoreConfig(url=url).relative_to(tmp_path) == AdapterStoreConfig(url=url)
 

@@ -28,8 +28,11 @@ class StoreEmulationConfig(StrictModel):
             one time do not share it.
         jitter: How much that time varies: the coefficient of variation (standard deviation over mean) of a
             lognormal factor with mean 1, drawn for each fetch. 0 is always the same time.
-        latency_file: Measured times to draw from instead, with equal chances: CSV, JSONL or JSON, relative
-            to the config file. See `swiftdiff.adapters.emulation.read_measurements`.
+        latency_file: Measured times to draw from instead, with equal chances: CSV, JSONL or JSON, gzipped or
+            not, relative to the config file. See `swiftdiff.adapters.measured_times.read_measurements`.
+        lora_latency_file: In place of ``latency_file``, times of LoRAs alone; needs the next one too.
+        controlnet_latency_file: Times of ControlNets alone.
+        latency_scale: What measured times are multiplied with, to replay a slow store in less time.
         seed: Of the draws.
     """
 
@@ -37,16 +40,34 @@ class StoreEmulationConfig(StrictModel):
     bandwidth_mb_s: Annotated[float, Field(ge=0.001)] | None = None
     jitter: Annotated[float, Field(ge=0, le=10)] = 0.0
     latency_file: Annotated[str, Field(min_length=1)] | None = None
+    lora_latency_file: Annotated[str, Field(min_length=1)] | None = None
+    controlnet_latency_file: Annotated[str, Field(min_length=1)] | None = None
+    latency_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _check_that_all_of_it_counts(self) -> Self:
+        by_kind = (self.lora_latency_file, self.controlnet_latency_file)
+        is_measured = self.latency_file is not None or any(by_kind)
         by_numbers = self.latency_ms > 0 or self.bandwidth_mb_s is not None
-        if self.latency_file is not None and (by_numbers or self.jitter > 0):
+        if is_measured and (by_numbers or self.jitter > 0):
             raise ValueError("either a latency_file or latency_ms, bandwidth_mb_s and jitter, not both")
-        if self.latency_file is None and self.jitter > 0 and not by_numbers:
+        if self.latency_file is not None and any(by_kind):
+            raise ValueError("either a latency_file or one for each kind of adapter, not both")
+        if any(by_kind) and not all(by_kind):
+            raise ValueError("lora_latency_file and controlnet_latency_file together, or one latency_file")
+        if not is_measured and self.jitter > 0 and not by_numbers:
             raise ValueError("latency_ms or bandwidth_mb_s too, which jitter can vary")
+        if not is_measured and self.latency_scale != 1:
+            raise ValueError("a latency_file too, whose times latency_scale can change")
         return self
+
+    def relative_to(self, base: Path) -> StoreEmulationConfig:
+        """Return a config whose files are absolute, relative ones counted from ``base``."""
+        names = ("latency_file", "lora_latency_file", "controlnet_latency_file")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        files = {name: str((base / Path(file).expanduser()).resolve()) for name, file in given.items()}
+        return self.model_copy(update=files)
 
 
 class AdapterStoreConfig(StrictModel):
@@ -62,12 +83,10 @@ class AdapterStoreConfig(StrictModel):
 
     def relative_to(self, base: Path) -> AdapterStoreConfig:
         """Return a config whose folder and file are absolute, relative ones counted from ``base``."""
-        url, file = self.url, self.emulate.latency_file
+        url = self.url
         if url is not None and "://" not in url and "::" not in url:
             url = str((base / Path(url).expanduser()).resolve())
-        if file is not None:
-            file = str((base / Path(file).expanduser()).resolve())
-        return AdapterStoreConfig(url=url, emulate=self.emulate.model_copy(update={"latency_file": file}))
+        return AdapterStoreConfig(url=url, emulate=self.emulate.relative_to(base))
 
 
 class DiffusersConfig(StrictModel):

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from swiftdiff.adapters.emulation import FetchTimes, describe_emulation, read_measurements
+from swiftdiff.adapters.emulation import FetchTimes, describe_emulation
 from swiftdiff.config import StoreEmulationConfig
-from swiftdiff.errors import ConfigError
 
 JITTERED = StoreEmulationConfig(latency_ms=100, jitter=0.5, seed=7)
 
@@ -82,76 +81,6 @@ def test_measured_times_are_drawn_by_kind_and_all_of_them(loads: Path) -> None:
     assert _draws(FetchTimes(StoreEmulationConfig(latency_file=str(loads))), "neon", 300) == drawn
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("a.csv", "load_s\n0.5\n1.5\n"),
-        ("a.csv", "\ufeffkind, load_s\r\n,0.5\r\n,1.5\r\n"),
-        ("a.jsonl", "0.5\n\n1.5\n"),
-        ("a.JSONL", '{"load_s": 0.5}\n{"load_s": 1.5, "kind": null}'),
-        ("a.json", '[0.5, {"load_s": 1.5}]'),
-    ],
-)
-def test_each_form_of_file_reads_the_same(tmp_path: Path, name: str, text: str) -> None:
-    path = tmp_path / name
-    path.write_text(text, encoding="utf-8", newline="")
-    assert read_measurements(path).seconds == {"controlnet": (0.5, 1.5), "lora": (0.5, 1.5)}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.csv", None, "No such file"),
-        ("a.txt", "0.5", r"its name must end in \.csv, \.jsonl or \.json"),
-        ("a.csv", "", "is empty"),
-        ("a.csv", "load_s\n", "is empty"),
-        ("a.jsonl", "\n \n", "is empty"),
-        ("a.json", " ", "is empty"),
-        ("a.json", "[]", "is empty"),
-        ("a.csv", "load_s\n1\n-1\n", "line 3: load_s is -1.0, but must be at least 0"),
-        ("a.csv", "load_s\nnan\n", "line 2: load_s is nan, but must be"),
-        ("a.csv", "load_s\nsoon\n", "line 2: load_s is 'soon', but must be a number"),
-        ("a.csv", "load_s,kind\n\n,lora\n", "load_s is '', but must be a number"),
-        ("a.csv", "kind\nlora\n", "line 2: field load_s is missing"),
-        ("a.csv", "0.5\n0.7\n", "line 2: field load_s is missing"),
-        ("a.csv", "load_s,knd\n1,lora\n", "unknown field 'knd'; did you mean 'kind'"),
-        ("a.csv", "load_s\n1,2\n", "line 2: unknown field"),
-        ("a.csv", 'load_s\n"1\n', "not valid CSV"),
-        ("a.csv", "load_s,kind\n1,unet\n", "line 2: kind is 'unet', but must be one of"),
-        ("a.jsonl", "1\n{\n", "line 2: not valid JSON"),
-        ("a.jsonl", "1\ntrue\n", "line 2: load_s is True, but must be a number"),
-        ("a.jsonl", '1\n"1"\n', "line 2: load_s is '1', but must be a number"),
-        ("a.jsonl", "1\nNaN\n", "line 2: load_s is nan, but must be"),
-        ("a.jsonl", "1\n1e999\n", "line 2: load_s is inf, but must be"),
-        ("a.json", "[1, -2]", "item 1: load_s is -2, but must be at least 0"),
-        ("a.json", '{"load_s": 1}', "must hold a list"),
-        ("a.json", "[" * 100_000, "not valid JSON"),
-        ("a.csv", "load_s,kind\n1,lora\n", "has no load of a controlnet: at least one must have the kind"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_refused_by_name_place_and_reason(
-    tmp_path: Path, name: str, text: str | None, message: str
-) -> None:
-    path = tmp_path / name
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ConfigError, match=message) as caught:
-        FetchTimes(StoreEmulationConfig(latency_file=str(path)))
-    assert f"adapters.emulate.latency_file {path}" in caught.value.message
-    assert "\n" not in caught.value.message
-
-
-@pytest.mark.parametrize("content", [b"load_s\n\xff\n", b"load_s\n1\0\n", "folder"])
-def test_what_is_no_text_file_is_refused(tmp_path: Path, content: bytes | str) -> None:
-    path = tmp_path / "a.csv"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        path.mkdir()
-    with pytest.raises(ConfigError, match=r"a\.csv"):
-        read_measurements(path)
-
-
 def test_the_description_says_all_that_is_emulated(loads: Path) -> None:
     assert describe_emulation(StoreEmulationConfig(latency_ms=40)) == "40 ms latency"
     everything = StoreEmulationConfig(latency_ms=40, bandwidth_mb_s=200, jitter=0.5, seed=2)
@@ -160,3 +89,25 @@ def test_the_description_says_all_that_is_emulated(loads: Path) -> None:
     assert describe_emulation(measured) == (
         "fetches as measured in loads.csv, controlnet median 3 s of 1, lora median 0.2 s of 3, seed 2"
     )
+
+
+def test_each_kind_has_its_own_file_and_all_times_are_scaled(loads: Path, tmp_path: Path) -> None:
+    controlnets = tmp_path / "controlnets.jsonl"
+    controlnets.write_text("6\n8\n")
+    config = StoreEmulationConfig(
+        lora_latency_file=str(loads), controlnet_latency_file=str(controlnets), latency_scale=0.5
+    )
+    times = FetchTimes(config)
+    assert set(_draws(times, "neon", 300)) == {0.05, 0.1, 0.2}
+    assert {times.draw("controlnet", "edges", 1) for _ in range(50)} == {3, 4}
+    assert describe_emulation(config) == (
+        "fetches as measured in controlnets.jsonl and loads.csv, controlnet median 7 s of 2, "
+        "lora median 0.2 s of 3, all × 0.5, seed 0"
+    )
+
+
+def test_a_scale_changes_no_draw_but_its_length(loads: Path) -> None:
+    plain = StoreEmulationConfig(latency_file=str(loads))
+    scaled = plain.model_copy(update={"latency_scale": 0.25})
+    expected = [time * 0.25 for time in _draws(FetchTimes(plain), "neon", 20)]
+    assert _draws(FetchTimes(scaled), "neon", 20) == expected

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from swiftdiff.adapters.emulation import AdapterKind, FetchTimes
+from swiftdiff.adapters.emulation import FetchTimes
+from swiftdiff.adapters.measured_times import AdapterKind
 from swiftdiff.config import AdapterStoreConfig, StoreEmulationConfig
 from swiftdiff.errors import AdapterError
 from swiftdiff.validation import unknown_name
