@@ -66,6 +66,14 @@ def replay(
     metric_percentiles: Annotated[
         str, typer.Option(metavar="P,P…", help="Percentiles of the latency table.")
     ] = DEFAULT_PERCENTILES,
+    adapters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW|FILE",
+            help="What stands behind adapter ids that the store lacks: alias gives each a file of its own, "
+            "popularity and hash share the store's, FILE.json or FILE.csv says.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="With --request-rate: of the gaps.")
     ] = None,
@@ -90,7 +98,8 @@ def replay(
     percentiles = _parse_percentiles(metric_percentiles)
     try:
         if resume is not None:
-            given = (config, out, limit, speed, request_rate, burstiness, max_concurrency, goodput, seed)
+            load_options = (speed, request_rate, burstiness, max_concurrency, seed)
+            given = (config, out, limit, goodput, adapters, *load_options)
             if any(option is not None for option in given) or num_warmups:
                 raise ConfigError(
                     "--resume goes on as the run began: besides it there can only be TRACE, "
@@ -101,7 +110,7 @@ def replay(
             raise ConfigError("name a trace: swiftdiff replay TRACE (swiftdiff init DIR writes an example)")
         else:
             load = _load(speed, request_rate, burstiness, max_concurrency, seed)
-            options = _options(load, limit, num_warmups, goodput)
+            options = _options(load, limit, num_warmups, goodput, adapters)
             ended = _start(trace, config, options, out)
         try:
             result = write_report(ended.folder, percentiles)
@@ -175,7 +184,9 @@ def _load(
     return TraceLoad(speed=1.0 if speed is None else speed)
 
 
-def _options(load: Load, limit: int | None, num_warmups: int, goodput: str | None) -> ReplayOptions:
+def _options(
+    load: Load, limit: int | None, num_warmups: int, goodput: str | None, adapters: str | None
+) -> ReplayOptions:
     from swiftdiff.engine.options import ReplayOptions
 
     slo_ms = None
@@ -186,7 +197,7 @@ def _options(load: Load, limit: int | None, num_warmups: int, goodput: str | Non
             raise ConfigError.for_field(
                 "--goodput", goodput, "e2el: and milliseconds above 0, such as e2el:2000"
             )
-    return ReplayOptions(load=load, limit=limit, num_warmups=num_warmups, slo_ms=slo_ms)
+    return ReplayOptions(load=load, limit=limit, num_warmups=num_warmups, slo_ms=slo_ms, adapters=adapters)
 
 
 def _parse_percentiles(text: str) -> tuple[float, ...]:
@@ -224,6 +235,14 @@ def _print_result(result: RunResult, ended: Ended, percentiles: Sequence[float])
         places["plot"] = folder / PLOT
     for name, place in (places | {"records": ended.folder.records_path}).items():
         console.print(f"{name + ':':10}{place}", markup=False, soft_wrap=True)
+    if ended.folder.mapping_path.exists():
+        console.print(f"{'mapping:':10}{ended.folder.mapping_path}", markup=False, soft_wrap=True)
+    elif any(failure.kind == "UnknownAdapterError" for failure in result.summary.failures):
+        console.print(
+            "\nRequests failed because the adapter store does not have the adapters that they\n"
+            "name. To serve them with what it has: --adapters alias",
+            markup=False,
+        )
     if not result.complete:
         done = result.info.num_requests - result.remaining
         console.print(

@@ -39,7 +39,8 @@ def test_a_written_config_spells_its_defaults_out() -> None:
         (
             MINIMAL + "[adapters]\nemulate = {latency = 2}",
             "unknown field 'latency'; did you mean 'latency_ms'? "
-            "known: bandwidth_mb_s, jitter, latency_file, latency_ms, seed in adapters.emulate",
+            "known: bandwidth_mb_s, controlnet_latency_file, jitter, latency_file, latency_ms, latency_scale, "
+            "lora_latency_file, seed in adapters.emulate",
         ),
         (
             MINIMAL + 'dtype = "float8"',

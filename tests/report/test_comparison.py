@@ -13,6 +13,7 @@ from run_folders import failed, make_run, noisy, served
 
 from swiftdiff.config import AdapterStoreConfig, ServingConfig
 from swiftdiff.engine.options import ClosedLoad, ReplayOptions
+from swiftdiff.engine.run_info import MappedAdapters
 from swiftdiff.errors import ConfigError, StorageError
 from swiftdiff.report.comparison import compare_runs
 from swiftdiff.report.comparison_report import check_free, to_json, warnings, write_comparison
@@ -187,6 +188,10 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "store": (
         {"emulated_store": "40 ms latency"},
         "adapter stores: the model's own (stock); the model's own, e",
+    ),
+    "mapping": (
+        {"mapped_adapters": MappedAdapters(how="alias", sha256="c" * 64, description="alias")},
+        "different mappings of adapter ids: none (stock); alias, SHA-256 cccccccccccc (odd)",
     ),
     "cores": (
         {"environment": {"usable_cores": 1}},

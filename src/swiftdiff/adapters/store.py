@@ -21,8 +21,8 @@ from swiftdiff.validation import unknown_name
 
 CONTROLNET_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 LORA_SUFFIX = ".safetensors"
-_NAMES: dict[AdapterKind, str] = {"controlnet": "ControlNet", "lora": "LoRA"}
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+ADAPTER_NAMES: dict[AdapterKind, str] = {"controlnet": "ControlNet", "lora": "LoRA"}
+ADAPTER_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class FetchedAdapter:
     path: Path
     num_bytes: int
     load_s: float
+
+
+class UnknownAdapterError(AdapterError):
+    """The store does not have an adapter of that id, or no store could."""
 
 
 class StoreUnavailableError(AdapterError):
@@ -86,12 +90,12 @@ class AdapterStore:
 
     def controlnet_ids(self) -> list[str]:
         """Return the ids of the store's ControlNets, sorted; empty if the store cannot be listed."""
-        return sorted(name for name in self._list("controlnets") if _ID.fullmatch(name))
+        return sorted(name for name in self._list("controlnets") if ADAPTER_ID.fullmatch(name))
 
     def lora_ids(self) -> list[str]:
         """Return the ids of the store's LoRAs, sorted; empty if the store cannot be listed."""
         names = (n.removesuffix(LORA_SUFFIX) for n in self._list("loras") if n.endswith(LORA_SUFFIX))
-        return sorted(name for name in names if _ID.fullmatch(name))
+        return sorted(name for name in names if ADAPTER_ID.fullmatch(name))
 
     def fetch_controlnet(self, adapter_id: str) -> FetchedAdapter:
         """Bring a ControlNet to the local disk.
@@ -146,7 +150,7 @@ class AdapterStore:
             raise self._missing(kind, adapter_id, names) from error
         except Exception as error:  # each filesystem raises its own kinds
             raise StoreUnavailableError(
-                f"{_NAMES[kind]} {adapter_id!r} cannot be read from {self.url}: {error}"
+                f"{ADAPTER_NAMES[kind]} {adapter_id!r} cannot be read from {self.url}: {error}"
             ) from error
         wait_s = self._times.draw(kind, adapter_id, num_bytes)
         if wait_s > 0:
@@ -171,7 +175,7 @@ class AdapterStore:
 
     def _missing(self, kind: AdapterKind, adapter_id: str, names: Sequence[str]) -> AdapterError:
         known = self.controlnet_ids() if kind == "controlnet" else self.lora_ids()
-        name = _NAMES[kind]
+        name = ADAPTER_NAMES[kind]
         if adapter_id in known:
             wanted = " and ".join(PurePosixPath(file).name for file in names)
             return AdapterError(f"{name} {adapter_id!r} in {self.url} is incomplete: it needs {wanted}")
@@ -179,7 +183,7 @@ class AdapterStore:
             return AdapterError(
                 f"no {name} {adapter_id!r} in the adapter store {self.url} ({names[0]} is missing)"
             )
-        return AdapterError(f"{unknown_name(name, adapter_id, known)} (adapter store {self.url})")
+        return UnknownAdapterError(f"{unknown_name(name, adapter_id, known)} (adapter store {self.url})")
 
 
 def open_store(config: AdapterStoreConfig, default_url: str | None) -> AdapterStore | None:
@@ -201,6 +205,6 @@ def open_store(config: AdapterStoreConfig, default_url: str | None) -> AdapterSt
 
 
 def _check_id(kind: AdapterKind, adapter_id: str) -> None:
-    if not _ID.fullmatch(adapter_id):
+    if not ADAPTER_ID.fullmatch(adapter_id):
         allowed = "1 to 128 letters, digits, '.', '_' or '-', not starting with '.' or '-'"
-        raise AdapterError.for_field(f"{_NAMES[kind]} id", adapter_id, allowed)
+        raise UnknownAdapterError.for_field(f"{ADAPTER_NAMES[kind]} id", adapter_id, allowed)

@@ -77,9 +77,12 @@ class ReplayOptions(_Strict):
         num_warmups: Requests from the trace's start that are served beforehand, one after another; recorded
             with ``warmup`` set and left out of every number.
         slo_ms: Latency that every request should keep; None leaves each its own ``slo_ms``.
+        adapters: How the trace's adapter ids map to the store's: ``alias``, ``popularity``, ``hash`` or a
+            mapping file, see `swiftdiff.adapters.mapping_file.read_rule`; None serves them as they are.
     """
 
     load: Load = TraceLoad()
     limit: Annotated[int, Field(ge=1)] | None = None
     num_warmups: Annotated[int, Field(ge=0)] = 0
     slo_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    adapters: str | None = None

@@ -5,6 +5,7 @@
     config.toml        the system, defaults written out
     environment.json   machine and software
     run.json           trace and its SHA-256, load, limits: what makes two runs comparable
+    adapters.json      what each adapter id of the trace was served as, if they were mapped (--adapters)
     requests.jsonl     one record a request, appended as each finishes
     sessions.jsonl     one line each time the run was worked on: once, or more with --resume
     images/            <request_id>-<index>.png; those of warm-up requests in images/warmup/
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 from PIL.Image import Image
 from pydantic import BaseModel, ValidationError
 
+from swiftdiff.adapters.mapping import AdapterMapping
 from swiftdiff.config import ServingConfig, load_config
 from swiftdiff.engine.run_info import RunInfo, Session
 from swiftdiff.errors import ConfigError, StorageError
@@ -39,11 +41,17 @@ class RunFolder:
         self.path = path
         self.records_path = path / "requests.jsonl"
         self.info_path = path / "run.json"
+        self.mapping_path = path / "adapters.json"
         self.summary_path = path / "summary.json"
 
     @classmethod
     def create(
-        cls, path: Path, config: ServingConfig, info: RunInfo, environment: dict[str, Any]
+        cls,
+        path: Path,
+        config: ServingConfig,
+        info: RunInfo,
+        environment: dict[str, Any],
+        mapping: AdapterMapping | None = None,
     ) -> RunFolder:
         """Make the folder and write what is known before the first request.
 
@@ -58,6 +66,8 @@ class RunFolder:
             raise _cannot("make the run folder", path, error) from error
         folder.write_text("config.toml", config.to_toml())
         folder.write_json("environment.json", environment)
+        if mapping is not None:
+            folder.write_text(folder.mapping_path.name, mapping.model_dump_json(indent=2) + "\n")
         folder.records_path.touch()
         folder.write_text("run.json", info.model_dump_json(indent=2) + "\n")
         return folder
@@ -100,6 +110,25 @@ class RunFolder:
             raise _cannot("read", self.info_path, error) from error
         except ValidationError as error:
             raise StorageError(f"{self.info_path} is damaged: {error.errors()[0]['msg']}") from error
+
+    def read_mapping(self) -> AdapterMapping | None:
+        """Return ``adapters.json``, None if the run's adapters were not mapped.
+
+        Raises:
+            StorageError: It cannot be read, is damaged, or is not what the run began with.
+        """
+        expected = self.read_info().mapped_adapters
+        if expected is None:
+            return None
+        try:
+            mapping = AdapterMapping.model_validate_json(self.mapping_path.read_bytes())
+        except OSError as error:
+            raise _cannot("read", self.mapping_path, error) from error
+        except ValidationError as error:
+            raise StorageError(f"{self.mapping_path} is damaged: {error.errors()[0]['msg']}") from error
+        if mapping.sha256 != expected.sha256:
+            raise StorageError(f"{self.mapping_path} is not the mapping that the run began with")
+        return mapping
 
     def read_config(self) -> ServingConfig:
         """Return ``config.toml``.

@@ -9,6 +9,22 @@ from pydantic import BaseModel, ConfigDict
 from swiftdiff.engine.options import ReplayOptions
 
 
+class MappedAdapters(BaseModel):
+    """That a run served other adapters than its trace names; ``adapters.json`` says which.
+
+    Attributes:
+        how: The rule, or the mapping file's name.
+        sha256: Names what is mapped to what, see `swiftdiff.adapters.mapping.AdapterMapping.sha256`.
+        description: What tables say.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    how: str
+    sha256: str
+    description: str
+
+
 class RunInfo(BaseModel):
     """What a run is of: the file ``run.json``.
 
@@ -22,6 +38,7 @@ class RunInfo(BaseModel):
         exactness: What the system declares.
         model: The config's model.
         emulated_store: How the adapter store's distance was emulated, or None; tables repeat it.
+        mapped_adapters: How the trace's adapter ids were mapped, or None; tables repeat it.
         started_at: ISO 8601, with time zone.
     """
 
@@ -38,6 +55,7 @@ class RunInfo(BaseModel):
     model: str
     device: str
     emulated_store: str | None
+    mapped_adapters: MappedAdapters | None = None
     started_at: str
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from swiftdiff.adapters.emulation import describe_emulation
-from swiftdiff.config import AdapterStoreConfig, ServingConfig
+from swiftdiff.adapters.generated_store import list_store, mapped_config
+from swiftdiff.adapters.mapping import AdapterMapping, count_uses, map_adapters
+from swiftdiff.adapters.mapping_file import MappingRule, read_rule
+from swiftdiff.config import ServingConfig
 from swiftdiff.engine.clock import Clock, RealClock
 from swiftdiff.engine.interrupt import Interrupts
 from swiftdiff.engine.options import ReplayOptions
 from swiftdiff.engine.replay import Replay
 from swiftdiff.engine.run_folder import RunFolder
-from swiftdiff.engine.run_info import RunInfo, Session
+from swiftdiff.engine.run_info import MappedAdapters, RunInfo, Session
 from swiftdiff.errors import StorageError, SwiftdiffError
-from swiftdiff.request import RequestRecord
+from swiftdiff.request import ImageRequest, RequestRecord
 from swiftdiff.systems import ServingSystem, build_system
 from swiftdiff.telemetry.environment import describe_environment
 from swiftdiff.telemetry.memory import peak_device_bytes, peak_host_bytes
@@ -85,13 +88,17 @@ def start_run(
     """
     observer = observer or SessionObserver()
     RunFolder(out).check_free()
+    rule = None if options.adapters is None else read_rule(options.adapters)
     scanned = scan_trace(trace)
-    began_s = time.perf_counter()
-    system = _prepare(config, observer, build)
-    info = _describe_run(scanned, config, options, system)
-    folder = RunFolder.create(out, config, info, describe_environment(argv))
-    setup_s = time.perf_counter() - began_s
-    return _work(folder, info, system, setup_s, 0, observer=observer, clock=clock or RealClock())
+    mapping = None if rule is None else _map_trace(rule, scanned, config)
+    with mapped_config(config, mapping) as serving:
+        began_s = time.perf_counter()
+        system = _prepare(serving, observer, build)
+        info = _describe_run(scanned, config, options, system, mapping)
+        folder = RunFolder.create(out, config, info, describe_environment(argv), mapping)
+        setup_s = time.perf_counter() - began_s
+        job = _Job(folder, info, mapping, system, setup_s)
+        return _work(job, 0, observer=observer, clock=clock or RealClock())
 
 
 def resume_run(
@@ -129,10 +136,12 @@ def resume_run(
     done = sum(not record.warmup for record in folder.read_records())
     if done >= info.num_requests:
         return Ended(folder, "complete")
-    began_s = time.perf_counter()
-    system = _prepare(folder.read_config(), observer, build)
-    setup_s = time.perf_counter() - began_s
-    return _work(folder, info, system, setup_s, done, observer=observer, clock=clock or RealClock())
+    mapping = folder.read_mapping()
+    with mapped_config(folder.read_config(), mapping) as serving:
+        began_s = time.perf_counter()
+        system = _prepare(serving, observer, build)
+        job = _Job(folder, info, mapping, system, setup_s=time.perf_counter() - began_s)
+        return _work(job, done, observer=observer, clock=clock or RealClock())
 
 
 def resolve_paths(config: ServingConfig, base: Path) -> ServingConfig:
@@ -156,27 +165,39 @@ def _prepare(config: ServingConfig, observer: SessionObserver, build: Build) -> 
     return system
 
 
-def _work(
-    folder: RunFolder,
-    info: RunInfo,
-    system: ServingSystem,
-    setup_s: float,
-    done: int,
-    *,
-    observer: SessionObserver,
-    clock: Clock,
-) -> Ended:
+def _map_trace(rule: MappingRule, scanned: TraceInfo, config: ServingConfig) -> AdapterMapping:
+    """Map all of a trace's adapters, whatever the limit, so that an id means the same in every run of it."""
+    known, url = list_store(config)
+    return map_adapters(rule, count_uses(read_trace(scanned.path)), known, url)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a session works with."""
+
+    folder: RunFolder
+    info: RunInfo
+    mapping: AdapterMapping | None
+    system: ServingSystem
+    setup_s: float
+
+    def requests(self) -> Iterable[ImageRequest]:
+        """Read the trace from its start, as it is served."""
+        requests = read_trace(Path(self.info.trace))
+        return requests if self.mapping is None else map(self.mapping.apply, requests)
+
+
+def _work(job: _Job, done: int, *, observer: SessionObserver, clock: Clock) -> Ended:
     """Serve until the trace ends, Ctrl-C, or a disk that takes no more records; then note how it went."""
-    trace = Path(info.trace)
+    folder, info, system = job.folder, job.info, job.system
     began_at, began_s = _now(), clock.now()
     ended = Ended(folder, "complete")
     observer.started(folder.path, info.num_requests, done)
     try:
         with Interrupts() as interrupts:
-            replay = Replay(
-                system, folder, trace.parent, info.options, clock=clock, observe=observer.recorded
-            )
-            replay.run(lambda: read_trace(trace), interrupts)
+            images_root = Path(info.trace).parent
+            replay = Replay(system, folder, images_root, info.options, clock=clock, observe=observer.recorded)
+            replay.run(job.requests, interrupts)
     except KeyboardInterrupt:
         ended = Ended(folder, "interrupted")
     except SwiftdiffError as error:
@@ -186,7 +207,7 @@ def _work(
     session = Session(
         started_at=began_at,
         outcome=ended.outcome,
-        setup_s=setup_s,
+        setup_s=job.setup_s,
         wall_s=clock.now() - began_s,
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=peak_device_bytes(info.device),
@@ -199,7 +220,11 @@ def _work(
 
 
 def _describe_run(
-    scanned: TraceInfo, config: ServingConfig, options: ReplayOptions, system: ServingSystem
+    scanned: TraceInfo,
+    config: ServingConfig,
+    options: ReplayOptions,
+    system: ServingSystem,
+    mapping: AdapterMapping | None,
 ) -> RunInfo:
     limit = options.limit if options.limit is not None else scanned.num_requests
     return RunInfo(
@@ -212,13 +237,15 @@ def _describe_run(
         exactness=system.exactness,
         model=config.model,
         device=config.device,
-        emulated_store=_describe_emulation(config.adapters),
+        emulated_store=describe_emulation(config.adapters.emulate),
+        mapped_adapters=None if mapping is None else _describe_mapping(mapping),
         started_at=_now(),
     )
 
 
-def _describe_emulation(adapters: AdapterStoreConfig) -> str | None:
-    return describe_emulation(adapters.emulate)
+def _describe_mapping(mapping: AdapterMapping) -> MappedAdapters:
+    how = mapping.how if mapping.file is None else mapping.file
+    return MappedAdapters(how=how, sha256=mapping.sha256, description=mapping.describe())
 
 
 def _now() -> str:

@@ -122,6 +122,11 @@ def _store(run: RunSetting) -> str:
     return (url or "the model's own") + (f", emulated {emulated}" if emulated else "")
 
 
+def _mapping(run: RunSetting) -> str:
+    mapped = run.result.info.mapped_adapters
+    return "none" if mapped is None else f"{mapped.how}, SHA-256 {mapped.sha256[:12]}"
+
+
 def _slo(run: RunSetting) -> str:
     slo_ms = run.result.info.options.slo_ms
     return "the trace's" if slo_ms is None else f"{slo_ms:g} ms"
@@ -135,6 +140,7 @@ _MUST_AGREE: dict[str, Callable[[RunSetting], str | None]] = {
     "numbers of warm-ups": lambda run: str(run.result.info.options.num_warmups),
     "SLOs": _slo,
     "adapter stores": _store,
+    "mappings of adapter ids": _mapping,
     "kinds of device": lambda run: run.result.info.device.partition(":")[0],
     "hardware": _hardware,
 }

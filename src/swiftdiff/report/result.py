@@ -46,9 +46,12 @@ class RunResult:
 
     @property
     def store_note(self) -> str:
-        """A sentence for tables when the adapter store's distance was emulated, else empty."""
-        emulated = self.info.emulated_store
-        return f"Adapter store emulated: {emulated}." if emulated else ""
+        """Sentences for tables of an emulated adapter store and of mapped adapter ids, else empty."""
+        emulated, mapped = self.info.emulated_store, self.info.mapped_adapters
+        sentences = [f"Adapter store emulated: {emulated}."] if emulated else []
+        if mapped is not None:
+            sentences.append(f"Adapter ids mapped: {mapped.description}.")
+        return " ".join(sentences)
 
     def to_json(self) -> dict[str, Any]:
         """Return ``summary.json``: flat, under the keys that serving benchmarks share."""
@@ -64,6 +67,7 @@ class RunResult:
             "trace_sha256": info.trace_sha256,
             "load": info.options.load.describe(),
             "emulated_store": info.emulated_store,
+            "mapped_adapters": info.mapped_adapters and info.mapped_adapters.model_dump(),
             "num_warmups": info.options.num_warmups,
             "started_at": info.started_at,
             "sessions": len(self.sessions),
