@@ -14,6 +14,11 @@ from swiftdiff.config import AdapterStoreConfig, ServingConfig
 from swiftdiff.errors import StorageError
 from swiftdiff.models.registry import resolve_model
 
+_PLACES: tuple[tuple[AdapterKind, str, str], ...] = (
+    ("controlnet", "controlnets", ""),
+    ("lora", "loras", LORA_SUFFIX),
+)
+
 
 def list_store(config: ServingConfig) -> tuple[Known, str]:
     """Return the ids of the adapters in a config's store, by kind, and its URL; empty if there is none.
@@ -76,9 +81,3 @@ def _link_all(mapping: AdapterMapping, store: AdapterStore, folder: Path) -> Non
         sources = {id_: fetch(id_).path.resolve() for id_ in sorted({each.weights for each in adapters})}
         for each in adapters:
             (folder / below / f"{each.id}{suffix}").symlink_to(sources[each.weights])
-
-
-_PLACES: tuple[tuple[AdapterKind, str, str], ...] = (
-    ("controlnet", "controlnets", ""),
-    ("lora", "loras", LORA_SUFFIX),
-)
