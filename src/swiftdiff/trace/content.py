@@ -48,14 +48,14 @@ class ContentPool:
     def __init__(self, seed: int, side: int = 128, size: int = 64, *, stem: str = "trace") -> None:
         self._seed = seed
         self._side = side
-        self._size = size
+        self.size = size
         self._folder = f"{stem}-controls"
         self._prompts: dict[int, str] = {}
         self._used: set[tuple[int, str]] = set()
 
     def prompt(self, index: int) -> str:
         """Return the canonical caption of scene ``index`` modulo the pool's size: one to three objects."""
-        number = index % self._size
+        number = index % self.size
         if number not in self._prompts:
             self._prompts[number] = caption(sample_scene(np.random.default_rng([self._seed, number])))
         return self._prompts[number]
@@ -72,7 +72,7 @@ class ContentPool:
         """
         if kind not in CONTROL_KINDS:
             raise TraceError.for_field("kind", kind, f"one of {', '.join(CONTROL_KINDS)}")
-        number = index % self._size
+        number = index % self.size
         self._used.add((number, kind))
         return self._path(number, kind)
 

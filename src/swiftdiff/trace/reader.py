@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
-import stat
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +13,10 @@ from pydantic import ValidationError
 
 from swiftdiff.errors import TraceError
 from swiftdiff.request import ImageRequest
+from swiftdiff.trace.files import opened, read_lines
 from swiftdiff.trace.provenance import Provenance, Source, is_provenance, parse_provenance
 from swiftdiff.trace.uniqueness import SeenIds
 from swiftdiff.validation import describe
-
-MAX_LINE_BYTES = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ def trace_sha256(path: Path | str) -> str:
     Raises:
         TraceError: The file cannot be read.
     """
-    with _opened(Path(path)) as file:
+    with opened(Path(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -168,57 +160,9 @@ def _request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line) for the lines that are not blank."""
-    with _opened(path) as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-        file.seek(0)
-        stream = gzip.GzipFile(fileobj=file) if compressed else file
-        number = 0
-        while line := _read_line(stream, path, number + 1):
-            number += 1
-            if number == 1:
-                line = line.removeprefix(_BOM)
-            line = line.strip()
-            if line:
-                _check_utf8(line, f"{path}:{number}")
-                yield number, line
-
-
-def _read_line(stream: gzip.GzipFile | io.BufferedReader, path: Path, number: int) -> bytes:
-    where = f"{path}:{number}"
-    try:
-        line = stream.readline(MAX_LINE_BYTES + 1)
-    except EOFError as error:
-        raise TraceError(f"{where}: the gzip data ends here, unfinished; copy the file again") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise TraceError(f"{where}: the gzip data is damaged here ({error}); copy the file again") from error
-    except OSError as error:
-        raise TraceError(f"{where}: cannot be read: {error.strerror or error}") from error
-    if len(line) > MAX_LINE_BYTES:
-        raise TraceError(
-            f"{where}: the line is longer than {MAX_LINE_BYTES} bytes, the most that a request may have"
-        )
-    return line
-
-
-def _check_utf8(line: bytes, where: str) -> None:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        bad = f"byte 0x{line[error.start]:02x} at position {error.start + 1}"
-        raise TraceError(f"{where}: not UTF-8 text: {bad}; save the trace as UTF-8") from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            raise TraceError(f"cannot read trace {path}: a trace is read twice, so save it to a file first")
-        file = path.open("rb")
-    except OSError as error:
-        raise TraceError(f"cannot read trace {path}: {error.strerror or error}") from error
-    with file:
-        yield file
+    for number, line in read_lines(path):
+        if stripped := line.strip():
+            yield number, stripped
 
 
 def _line_of_id(path: Path, request_id: str, before: int) -> int | None:
