@@ -77,7 +77,7 @@ class AdapterStatistics:
     num_ids: int
     num_uses: int
     popularity: Popularity
-    reuse_distance: dict[str, float] | None
+    reuse_distance: dict[str, int] | None
     reuse_time_s: dict[str, float] | None
     churn: Churn
     lru: HitCurve
@@ -107,7 +107,7 @@ def describe_adapters(uses: AdapterUses, arrivals_s: Floats, bins: Bins) -> Adap
         num_ids=uses.num_ids,
         num_uses=len(uses.adapters),
         popularity=Popularity(tuple(counts.tolist())),
-        reuse_distance=percentiles(distances.astype(np.float64)),
+        reuse_distance=percentiles(distances),
         reuse_time_s=percentiles(moments_s[is_reuse] - moments_s[previous[is_reuse]]),
         churn=describe_churn(uses, previous, arrivals_s, bins),
         lru=HitCurve(tuple(range(1, uses.num_ids + 1)), tuple(lru_hits(distances, uses.num_ids).tolist())),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swiftdiff.trace.statistics.bins import Bins
 from swiftdiff.trace.statistics.uses import Floats
 
 WINDOWS_S = (1, 10, 60, 600, 3600, 86400)
 MIN_WINDOWS = 10  # a variance of fewer counts says little
+_Number = TypeVar("_Number", np.float64, np.int64)
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ def describe_arrivals(arrivals_s: Floats) -> Arrivals:
     )
 
 
-def percentiles(values: Floats) -> dict[str, float] | None:
+def percentiles(values: NDArray[_Number]) -> dict[str, Any] | None:
     """Return p10, p50, p90 and p99, each one of the values, or None of nothing."""
     if not len(values):
         return None
     names = (10, 50, 90, 99)
     found = np.percentile(values, names, method="inverted_cdf")
-    return {f"p{name}": float(value) for name, value in zip(names, found, strict=True)}
+    return dict(zip((f"p{name}" for name in names), found.tolist(), strict=True))
 
 
 def _dispersion(arrivals_s: Floats, window_s: float) -> Dispersion:

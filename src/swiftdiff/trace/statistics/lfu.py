@@ -27,7 +27,7 @@ def lfu_hits(adapters: Ints, num_ids: int, size: int) -> int:
     # only grow, so a lowest entry that is up to date is the lowest of all, and hits leave the heap alone.
     ranks: list[tuple[int, int, int]] = []
     hits = 0
-    for moment, adapter in enumerate(memoryview(adapters)):
+    for moment, adapter in enumerate(adapters.data):
         if uses[adapter]:
             hits += 1
             uses[adapter] += 1
