@@ -26,7 +26,7 @@ class Churn:
         new_share_second_half: The same of the uses in the second half of the trace's time, None without any:
             there a cold start is over.
         single_use_share: Share of the adapters that are used once.
-        half_life_s: Median life.
+        half_life_s: Median life, None without any.
         half_life_reused_s: Median life of those used more than once, None without any.
         median_age_s: Median, over uses, of the time since the adapter's first use.
     """
@@ -36,7 +36,7 @@ class Churn:
     new_share: float
     new_share_second_half: float | None
     single_use_share: float
-    half_life_s: float
+    half_life_s: float | None
     half_life_reused_s: float | None
     median_age_s: float
 
@@ -66,7 +66,11 @@ def describe_churn(uses: AdapterUses, previous: Longs, arrivals_s: Floats, bins:
         new_share=float(np.mean(is_first)),
         new_share_second_half=float(np.mean(is_first[is_late])) if is_late.any() else None,
         single_use_share=float(np.mean(counts == 1)),
-        half_life_s=float(np.median(lives_s)),
-        half_life_reused_s=float(np.median(lives_s[reused])) if reused.any() else None,
+        half_life_s=_median(lives_s),
+        half_life_reused_s=_median(lives_s[reused]),
         median_age_s=float(np.median(moments_s - first_s[uses.adapters])),
     )
+
+
+def _median(values: Floats) -> float | None:
+    return float(np.median(values)) if len(values) else None
