@@ -110,5 +110,5 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 def test_what_was_made_up_is_said_even_if_a_parent_made_it_up() -> None:
     parent = Provenance(command="trace import katz", swiftdiff="0", filled_in={"prompt": "x", "seed": "y"})
     child = Provenance(command="trace slice", swiftdiff="0", parent=parent)
-    assert origin(child) == ["Made by swiftdiff trace slice. Made up, not measured: prompt, seed."]
+    assert origin(child) == ["Made by swiftdiff trace slice. Filled in, not in its source: prompt, seed."]
     assert origin(None) == []

@@ -210,6 +210,19 @@ def test_a_place_that_cannot_be_written_is_one_clear_message(place: str, tmp_pat
         slice_trace(source, tmp_path / place, CountSpan(0))
 
 
+def test_a_disk_that_fills_up_while_copying_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    source = trace_of(tmp_path / "a" / "t.jsonl", [with_image()])
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(StorageError, match=r"cannot copy control images to .*out-controls: No space left"):
+        slice_trace(source, tmp_path / "b" / "out.jsonl", CountSpan(0))
+    assert list((tmp_path / "b").iterdir()) == []
+
+
 TRANSFORMS: list[Callable[[Path, Path], int]] = [
     lambda source, out: slice_trace(source, out, CountSpan(0)),
     lambda source, out: scale_trace(source, out, 2),

@@ -77,7 +77,7 @@ def _draw_adapter_counts(axes: Any, statistics: TraceStatistics) -> None:
         places = np.arange(len(numbers)) + offset
         bars = axes.bar(places, 100 * np.array(numbers) / total, width=0.4, color=COLOURS[name], label=name)
         if len(numbers) <= 6:
-            axes.bar_label(bars, fmt="{:.2g}", fontsize=8)
+            axes.bar_label(bars, fmt="{:.3g}", fontsize=8)
     axes.set(xlabel="adapters of a request", ylabel="% of requests")
     axes.locator_params(axis="x", integer=True)
     axes.set_title("Adapters per request", loc="left")

@@ -58,7 +58,7 @@ def origin(provenance: Provenance | None) -> list[str]:
     if provenance is None:
         return []
     made_up = ", ".join(sorted(all_filled_in(provenance)))
-    filled = f" Made up, not measured: {made_up}." if made_up else ""
+    filled = f" Filled in, not in its source: {made_up}." if made_up else ""
     return [f"Made by swiftdiff {provenance.command}.{filled}"]
 
 

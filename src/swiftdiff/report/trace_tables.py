@@ -195,8 +195,8 @@ def _hit_rates(name: str, kind: AdapterStatistics) -> Table:
         *(Column(head, ".1f") for head in ("LRU, %", "LFU, %", "LRU, % of reuses", "LFU, % of reuses")),
     )
     note = (
-        "In adapters of equal size, empty at first, looked up one after another. LFU counts uses since an "
-        "adapter came in. Reuses leave out each adapter's first use, which no cache hits. "
+        "In adapters of equal size, empty at first; a request's adapters are held until it has all. LFU "
+        "counts uses since an adapter came in. Reuses leave out each adapter's first use, which no cache hits. "
         "LRU at every size: JSON and CSV."
     )
     return Table(

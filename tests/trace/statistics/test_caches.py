@@ -10,27 +10,31 @@ from hypothesis import strategies as st
 from swiftdiff.adapters.residency import AdapterCache, EvictionPolicy
 from swiftdiff.trace.statistics.lfu import lfu_hits, lfu_sizes
 from swiftdiff.trace.statistics.lru import lru_hits, previous_uses, stack_distances
-from swiftdiff.trace.statistics.uses import Ints
+from swiftdiff.trace.statistics.uses import AdapterUses, Ints
 
 IDS = 9
 USES = st.lists(st.integers(0, IDS - 1), max_size=80)
+REQUESTS = st.lists(st.lists(st.integers(0, IDS - 1), min_size=1, max_size=4, unique=True), max_size=50)
 
 
 def ints(uses: Sequence[int]) -> Ints:
     return np.array(uses, dtype=np.int32)
 
 
-def hits_of_the_real_cache(uses: Sequence[int], size: int, policy: EvictionPolicy) -> int:
-    cache: AdapterCache[None] = AdapterCache(size, policy)
-    hits = 0
-    for adapter in map(str, uses):
-        before = cache.stats.hits
-        cache.pin(adapter)
-        hits += cache.stats.hits - before
-        if cache.stats.hits == before:
-            cache.put(adapter, None, num_bytes=1, pins=1)
-        cache.unpin(adapter)
-    return hits
+def uses_of(requests: Sequence[Sequence[int]], num_ids: int = IDS) -> AdapterUses:
+    numbers = [number for number, adapters in enumerate(requests) for _ in adapters]
+    return AdapterUses(num_ids, ints([one for adapters in requests for one in adapters]), ints(numbers))
+
+
+def hits_of_the_real_cache(requests: Sequence[Sequence[int]], size: int, policy: EvictionPolicy) -> int:
+    cache: AdapterCache[str] = AdapterCache(size, policy)
+    for adapters in requests:
+        for name in map(str, adapters):
+            if cache.pin(name) is None:
+                cache.put(name, name, num_bytes=1, pins=1)
+        for name in map(str, adapters):
+            cache.unpin(name)
+    return cache.stats.hits
 
 
 def brute_force_lru_hits(uses: Sequence[int], size: int) -> int:
@@ -45,6 +49,7 @@ def brute_force_lru_hits(uses: Sequence[int], size: int) -> int:
 
 
 def brute_force_lfu_hits(uses: Sequence[int], size: int) -> int:
+    """Of requests with one adapter each."""
     held: dict[int, tuple[int, int]] = {}
     hits = 0
     for moment, adapter in enumerate(uses):
@@ -66,32 +71,49 @@ def test_a_stack_distance_counts_the_other_adapters_used_in_between(uses: list[i
     assert stack_distances(previous_uses(ints(uses))).tolist() == expected
 
 
-@given(USES)
-def test_lru_hits_are_those_of_a_cache_of_each_size(uses: list[int]) -> None:
-    hits = lru_hits(stack_distances(previous_uses(ints(uses))), IDS).tolist()
-    assert hits == [brute_force_lru_hits(uses, size) for size in range(1, IDS + 1)]
-    assert hits == [hits_of_the_real_cache(uses, size, "lru") for size in range(1, IDS + 1)]
+@given(REQUESTS)
+def test_lru_hits_are_those_of_a_cache_of_each_size(requests: list[list[int]]) -> None:
+    uses = uses_of(requests).adapters
+    hits = lru_hits(stack_distances(previous_uses(uses)), IDS).tolist()
+    assert hits == [brute_force_lru_hits(uses.tolist(), size) for size in range(1, IDS + 1)]
+    assert hits == [hits_of_the_real_cache(requests, size, "lru") for size in range(1, IDS + 1)]
+
+
+@given(REQUESTS, st.integers(1, IDS + 1))
+def test_lfu_hits_are_those_of_a_cache_of_that_size(requests: list[list[int]], size: int) -> None:
+    assert lfu_hits(uses_of(requests), size) == hits_of_the_real_cache(requests, size, "lfu")
 
 
 @given(USES, st.integers(1, IDS + 1))
-def test_lfu_hits_are_those_of_a_cache_of_that_size(uses: list[int], size: int) -> None:
-    hits = lfu_hits(ints(uses), IDS, size)
-    assert hits == brute_force_lfu_hits(uses, size)
-    assert hits == hits_of_the_real_cache(uses, size, "lfu")
+def test_lfu_puts_out_the_least_often_used(uses: list[int], size: int) -> None:
+    assert lfu_hits(uses_of([[adapter] for adapter in uses]), size) == brute_force_lfu_hits(uses, size)
 
 
-@pytest.mark.parametrize("num_ids", [3, 400])
+@pytest.mark.parametrize("num_ids", [5, 400])
 def test_long_traces_agree_with_the_real_cache_too(num_ids: int) -> None:
-    uses = (np.random.default_rng(0).zipf(1.3, 5000) % num_ids).astype(np.int32)
-    lru = lru_hits(stack_distances(previous_uses(uses)), num_ids)
-    for size in (1, 2, 50, num_ids):
-        assert lru[min(size, num_ids) - 1] == hits_of_the_real_cache(uses.tolist(), size, "lru")
-        assert lfu_hits(uses, num_ids, size) == hits_of_the_real_cache(uses.tolist(), size, "lfu")
+    generator = np.random.default_rng(0)
+    requests = [
+        list(dict.fromkeys((generator.zipf(1.3, count) % num_ids).tolist()))
+        for count in generator.integers(1, 6, 3000)
+    ]
+    uses = uses_of(requests, num_ids)
+    lru = lru_hits(stack_distances(previous_uses(uses.adapters)), num_ids)
+    for size in (1, 2, 3, 50, num_ids):
+        assert lru[min(size, num_ids) - 1] == hits_of_the_real_cache(requests, size, "lru")
+        assert lfu_hits(uses, size) == hits_of_the_real_cache(requests, size, "lfu")
 
 
 def test_counts_of_lfu_die_with_eviction() -> None:
     uses = [0, 0, 0, 1, 1, 1, 1, 2, 0, 2]  # 0 goes out for 2 and comes back with a count of 1, in place of 2
-    assert lfu_hits(ints(uses), 3, 2) == 5
+    assert lfu_hits(uses_of([[adapter] for adapter in uses]), 2) == 5
+
+
+def test_lfu_does_not_put_out_what_the_same_request_has_just_looked_up() -> None:
+    requests = [[0], [0], [1, 2], [1, 2]]
+    assert lfu_hits(uses_of(requests), 2) == 3
+    assert (
+        lfu_hits(uses_of([[0], [0], [1], [2], [1], [2]]), 2) == 1
+    )  # one at a time 1 and 2 push each other out
 
 
 @pytest.mark.parametrize(

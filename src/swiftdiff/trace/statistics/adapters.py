@@ -111,5 +111,5 @@ def describe_adapters(uses: AdapterUses, arrivals_s: Floats, bins: Bins) -> Adap
         reuse_time_s=percentiles(moments_s[is_reuse] - moments_s[previous[is_reuse]]),
         churn=describe_churn(uses, previous, arrivals_s, bins),
         lru=HitCurve(tuple(range(1, uses.num_ids + 1)), tuple(lru_hits(distances, uses.num_ids).tolist())),
-        lfu=HitCurve(sizes, tuple(lfu_hits(uses.adapters, uses.num_ids, size) for size in sizes)),
+        lfu=HitCurve(sizes, tuple(lfu_hits(uses, size) for size in sizes)),
     )

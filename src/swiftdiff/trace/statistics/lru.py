@@ -2,7 +2,8 @@
 
 A least-recently-used cache that holds C adapters holds the C last used ones, whatever C is. So a use hits in
 every cache larger than its stack distance: the number of different adapters used since the same adapter's
-last use (Mattson, Gecsei, Slutz and Traiger, Evaluation techniques for storage hierarchies, 1970).
+last use (Mattson, Gecsei, Slutz and Traiger, Evaluation techniques for storage hierarchies, 1970). Whether a
+request's adapters are held together makes no difference here: they are the last used ones anyway.
 """
 
 from __future__ import annotations
