@@ -79,7 +79,7 @@ def test_csv_columns_are_mapped(capsys: pytest.CaptureFixture[str]) -> None:
         (["--time-unit", "min"], "--time-unit is 'min', but must be one of 's', 'ms', 'us' or 'ns'"),
         (["--limit", "0"], "--limit is 0, but must be greater than 0"),
         (["--seed", "-1"], "--seed is -1, but must be at least 0"),
-        (["--width", "100"], "--width is 100, but must be"),
+        (["--width", "100"], "--width is 100, but must be a multiple of 8 from 8 to 4096"),
         (["--request-rate", "inf"], "--request-rate is inf, but must be a finite number"),
         (["--controlnet-share", "1.5"], "--controlnet-share is 1.5, but must be at most 1"),
         (["--join", "columns"], "--join is 'columns', but must be one of 'rows' or 'uses'"),

@@ -87,7 +87,7 @@ def test_image_to_image_is_kept_and_said(folder: Path) -> None:
     )
     _, summary = imported("gentd26", folder)
     assert (
-        summary.provenance.filled_in["predict_type"] == "image-to-image is kept as text-to-image (1 requests)"
+        summary.provenance.filled_in["predict_type"] == "image-to-image is kept as text-to-image (1 request)"
     )
 
 

@@ -44,7 +44,7 @@ def test_adapters_are_kept_and_control_images_are_drawn_of_a_kind_that_the_id_de
     assert summary.num_control_images == len(images) == 3
     assert all((summary.trace.parent / image).is_file() for image in images)
     filled = summary.provenance.filled_in
-    assert filled["loras"] == "those named twice are merged, their scales added (1 requests)"
+    assert filled["loras"] == "those named twice are merged, their scales added (1 request)"
     assert filled["controlnets.image"].endswith("of a kind that the id decides (2 requests)")
     assert filled["time unit"] == "detected: seconds"
 
@@ -86,9 +86,9 @@ def test_a_wrong_element_is_refused_with_its_number(
     wrong: object, message: str, sort: bool, tmp_path: Path
 ) -> None:
     path = source(tmp_path, element(), wrong)
-    assert refusal("katz", path, sort=sort).startswith(f"{path}, element 2: {message}") or message in refusal(
-        "katz", path, sort=sort
-    )
+    said = refusal("katz", path, sort=sort)
+    assert said.startswith(f"{path}, element 2: ")
+    assert message in said
 
 
 def test_a_truncated_gzip_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ def test_small_timestamps_are_milliseconds_and_what_is_not_used_is_said(tmp_path
     )
     requests, summary = imported("mooncake", path)
     assert [r.timestamp for r in requests] == [0, 2400]
-    assert summary.provenance.filled_in["other fields"] == (
-        "left out: hash_ids (1 requests); left out: hash_ids, input_length (1 requests)"
+    filled = summary.provenance.filled_in
+    assert (filled["hash_ids"], filled["input_length"]) == (
+        "left out: not used",
+        "left out: not used (1 request)",
     )
     assert "time unit" in summary.provenance.filled_in
     assert [r.timestamp for r in imported("mooncake", path, time_unit="s")[0]] == [0, 2_400_000]
@@ -76,3 +78,10 @@ def test_a_line_of_gigabytes_is_refused_without_being_read_whole(tmp_path: Path)
     reading = read_mooncake(path, ImportOptions(), lambda path, position: None)
     with pytest.raises(TraceError, match=r"m\.jsonl:1: the line is longer than 1048576 bytes"):
         list(reading.rows)
+
+
+def test_ever_new_fields_do_not_grow_what_is_said_without_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.jsonl", lines(*({"timestamp": i, f"field{i}": 1} for i in range(500))))
+    filled = imported("mooncake", path)[1].provenance.filled_in
+    assert len(filled) <= 202
+    assert filled["more"].startswith("too many kinds to tell")

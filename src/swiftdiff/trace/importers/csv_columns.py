@@ -10,14 +10,9 @@ from swiftdiff.trace.files import Progress
 from swiftdiff.validation import unknown_name
 
 from .csv_rows import read_header, read_rows
+from .fields import FIELDS, request_from_fields
 from .options import ImportOptions
-from .source import Reading, Row, SourceRequest
-from .values import adapters_from_text, number, text, whole
-
-FIELDS = (
-    "timestamp", "prompt", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale",
-    "num_images", "slo_ms", "controlnets", "loras", "base_model",
-)  # fmt: skip
+from .source import Reading, Row
 
 
 def read_csv_columns(source: Path, options: ImportOptions, progress: Progress) -> Reading:
@@ -55,20 +50,4 @@ def _columns(source: Path, header: Sequence[str], chosen: Mapping[str, str] | No
 
 def _rows(source: Path, columns: Mapping[str, str], progress: Progress) -> Iterator[Row]:
     for where, cells in read_rows(source, progress):
-        row = {field: cells[column].strip() for field, column in columns.items()}
-        controlnets = adapters_from_text(row.get("controlnets", ""), "controlnets", where)
-        yield SourceRequest(
-            where=where,
-            timestamp=row.get("timestamp"),
-            prompt=text(row.get("prompt"), "prompt", where),
-            negative_prompt=text(row.get("negative_prompt"), "negative_prompt", where),
-            width=whole(row.get("width"), "width", where),
-            height=whole(row.get("height"), "height", where),
-            num_inference_steps=whole(row.get("num_inference_steps"), "num_inference_steps", where),
-            guidance_scale=number(row.get("guidance_scale"), "guidance_scale", where),
-            num_images=whole(row.get("num_images"), "num_images", where),
-            slo_ms=number(row.get("slo_ms"), "slo_ms", where),
-            controlnets=tuple(identity for identity, _ in controlnets),
-            loras=adapters_from_text(row.get("loras", ""), "loras", where),
-            base_model=text(row.get("base_model"), "base_model", where),
-        )
+        yield request_from_fields({field: cells[column].strip() for field, column in columns.items()}, where)

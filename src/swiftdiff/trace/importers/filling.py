@@ -19,6 +19,7 @@ from swiftdiff.validation import describe
 from .options import ImportOptions
 from .source import SourceRequest
 
+_MAX_COUNTS = 200  # so that a source with ever new notes does not grow the provenance without end
 _DEFAULTS = {name: field.default for name, field in ImageRequest.model_fields.items()}
 
 
@@ -54,11 +55,11 @@ class Filler:
             TraceError: The source's values cannot be served by any system.
         """
         options = self._options
-        for note in row.notes:
-            self._counts[note] += 1
+        for field, how in row.notes:
+            self._count(field, how)
         if row.base_model is not None and options.base_model is None:
-            self._counts["base_model", "left out: one base model serves all"] += 1
-        self._counts["seed", "the import's seed plus the request's number"] += 1
+            self._count("base_model", "left out: one base model serves all")
+        self._count("seed", "the import's seed plus the request's number")
         try:
             request = ImageRequest(
                 request_id=f"r{number + 1:06d}",
@@ -89,39 +90,46 @@ class Filler:
         """Return what was filled in so far and how, by field, with the number of requests if not all."""
         texts: dict[str, list[str]] = {}
         for (field, how), count in sorted(self._counts.items()):
-            texts.setdefault(field, []).append(how if count == num_requests else f"{how} ({count} requests)")
+            some = "" if count == num_requests else f" ({count} request{'s' if count > 1 else ''})"
+            texts.setdefault(field, []).append(how + some)
         return {field: "; ".join(hows) for field, hows in texts.items()}
+
+    def _count(self, field: str, how: str) -> None:
+        if (field, how) in self._counts or len(self._counts) < _MAX_COUNTS:
+            self._counts[field, how] += 1
+        else:
+            self._counts["more", "too many kinds to tell"] += 1
 
     def _prompt(self, row: SourceRequest, number: int) -> str:
         if row.prompt is not None:
             return row.prompt
         if self._prompts:
-            self._counts["prompt", "lines of the file of prompts, in turn"] += 1
+            self._count("prompt", "lines of the file of prompts, in turn")
             return self._prompts[number % len(self._prompts)]
-        self._counts["prompt", f"captions of {self._pool.size} made-up scenes, in turn"] += 1
+        self._count("prompt", f"captions of {self._pool.size} made-up scenes, in turn")
         return self._pool.prompt(number)
 
     def _value(self, field: str, found: Any, chosen: Any) -> Any:
         if found is not None:
             return found
         value = chosen if chosen is not None else _DEFAULTS[field]
-        self._counts[field, "the model's own" if value is None else f"{value:g}"] += 1
+        self._count(field, "the model's own" if value is None else f"{value:g}")
         return value
 
     def _slo_ms(self) -> float | None:
         if self._options.slo_ms is not None:
-            self._counts["slo_ms", f"{self._options.slo_ms:g}"] += 1
+            self._count("slo_ms", f"{self._options.slo_ms:g}")
         return self._options.slo_ms
 
     def _controlnets(self, row: SourceRequest, number: int) -> tuple[ControlNetUse, ...]:
         ids = row.controlnets
         if self._share is not None and not ids and self._rng.random() < self._share:
             ids = (str(self._rng.choice(CONTROL_KINDS)),)
-            self._counts["controlnets", f"one for a share of {self._share:g} of the requests"] += 1
+            self._count("controlnets", f"one for a share of {self._share:g} of the requests")
         if ids:
             shows = "a made-up scene" if row.prompt is not None or self._prompts else "the prompt's scene"
-            self._counts["controlnets.image", f"drawn from {shows}, of a kind that the id decides"] += 1
-            self._counts["controlnets.scale", "1"] += 1
+            self._count("controlnets.image", f"drawn from {shows}, of a kind that the id decides")
+            self._count("controlnets.scale", "1")
         return tuple(
             ControlNetUse(id=id_, image=self._pool.control_image(number, self._kind(id_))) for id_ in ids
         )
@@ -134,7 +142,7 @@ class Filler:
         for identity, scale in row.loras:
             scales[identity] = scales.get(identity, 0.0) + (1.0 if scale is None else scale)
         if any(scale is None for _, scale in row.loras):
-            self._counts["loras.scale", "1"] += 1
+            self._count("loras.scale", "1")
         if len(scales) < len(row.loras):
-            self._counts["loras", "those named twice are merged, their scales added"] += 1
+            self._count("loras", "those named twice are merged, their scales added")
         return tuple(LoraUse(id=identity, scale=scale) for identity, scale in scales.items())

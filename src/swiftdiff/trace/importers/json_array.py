@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 from swiftdiff.errors import TraceError
 from swiftdiff.trace.files import MAX_LINE_BYTES, Progress, read_chunks
 
-_SPACE = " \t\r\n"
+_NOT_SPACE = re.compile(r"[^ \t\r\n]")
 _GOES_ON = ("", *".eE+-0123456789")
 
 
@@ -59,8 +60,8 @@ class _Text:
     def next_char(self) -> str:
         """Move to the next character that is not white space and return it; empty at the end."""
         while True:
-            while self._at < len(self._window) and self._window[self._at] in _SPACE:
-                self._at += 1
+            found = _NOT_SPACE.search(self._window, self._at)
+            self._at = found.start() if found else len(self._window)
             if self._at < len(self._window) or self._ended:
                 return self._window[self._at : self._at + 1]
             self._read_on()

@@ -10,15 +10,11 @@ from typing import Any
 from swiftdiff.errors import TraceError
 from swiftdiff.trace.files import Progress, read_lines
 
+from .fields import FIELDS, request_from_fields
 from .options import ImportOptions
-from .source import Reading, Row, SourceRequest
-from .values import adapters, number, text, whole
+from .source import Reading, Row
 
-_USED = {
-    "timestamp", "prompt", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale",
-    "num_images", "slo_ms", "controlnets", "loras", "base_model",
-}  # fmt: skip
-_MAX_NAMED = 6
+_MAX_SHOWN = 40
 
 
 def read_mooncake(source: Path, options: ImportOptions, progress: Progress) -> Reading:
@@ -35,24 +31,8 @@ def _rows(source: Path, progress: Progress) -> Iterator[Row]:
         fields = _parse(line, where)
         if "timestamp" not in fields:
             raise TraceError(f"{where}: field timestamp is missing; it is the arrival in milliseconds")
-        ignored = sorted(set(fields) - _USED)
-        shown = ", ".join(ignored[:_MAX_NAMED]) + (" ..." if len(ignored) > _MAX_NAMED else "")
-        yield SourceRequest(
-            where=where,
-            timestamp=fields["timestamp"],
-            prompt=text(fields.get("prompt"), "prompt", where),
-            negative_prompt=text(fields.get("negative_prompt"), "negative_prompt", where),
-            width=whole(fields.get("width"), "width", where),
-            height=whole(fields.get("height"), "height", where),
-            num_inference_steps=whole(fields.get("num_inference_steps"), "num_inference_steps", where),
-            guidance_scale=number(fields.get("guidance_scale"), "guidance_scale", where),
-            num_images=whole(fields.get("num_images"), "num_images", where),
-            slo_ms=number(fields.get("slo_ms"), "slo_ms", where),
-            controlnets=tuple(i for i, _ in adapters(fields.get("controlnets"), "controlnets", where)),
-            loras=adapters(fields.get("loras"), "loras", where),
-            base_model=text(fields.get("base_model"), "base_model", where),
-            notes=(("other fields", f"left out: {shown}"),) if ignored else (),
-        )
+        ignored = [name[:_MAX_SHOWN] for name in fields if name not in FIELDS]
+        yield request_from_fields(fields, where, tuple((name, "left out: not used") for name in ignored))
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from swiftdiff.request import MAX_SIDE, MAX_STEPS
+from swiftdiff.request import MAX_SIDE, MAX_STEPS, SIZE_MULTIPLE
 from swiftdiff.validation import StrictModel
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Join = Literal["rows", "uses"]
+
+
+def _check_side(value: int) -> int:
+    if not 0 < value <= MAX_SIDE or value % SIZE_MULTIPLE:
+        raise ValueError(f"a multiple of {SIZE_MULTIPLE} from {SIZE_MULTIPLE} to {MAX_SIDE}")
+    return value
+
+
+Side = Annotated[int, AfterValidator(_check_side)]
 
 
 class ImportOptions(StrictModel):
@@ -43,8 +52,8 @@ class ImportOptions(StrictModel):
     request_rate: Annotated[float | None, Field(gt=0)] = None
     steps: Annotated[int | None, Field(ge=1, le=MAX_STEPS)] = None
     guidance: Annotated[float | None, Field(ge=0)] = None
-    width: Annotated[int | None, Field(ge=8, le=MAX_SIDE, multiple_of=8)] = None
-    height: Annotated[int | None, Field(ge=8, le=MAX_SIDE, multiple_of=8)] = None
+    width: Side | None = None
+    height: Side | None = None
     slo_ms: Annotated[float | None, Field(gt=0)] = None
     prompts: Path | None = None
     controlnet_share: Annotated[float | None, Field(ge=0, le=1)] = None
