@@ -66,7 +66,8 @@ def _draw_dispersion(axes: Any, statistics: TraceStatistics) -> None:
         return
     axes.loglog([each.window_s for each in found], [each.index for each in found], "o-", color=REQUESTS)
     axes.axhline(1, color="black", linestyle=":", linewidth=1)
-    axes.annotate(" Poisson", (0, 1), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+    place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+    axes.annotate("Poisson ", (1, 1), fontsize=8, **place)
     axes.set(xlabel="window, seconds", ylabel="index of dispersion")
     _plain_numbers(axes.xaxis, axes.yaxis)
 

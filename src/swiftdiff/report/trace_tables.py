@@ -196,8 +196,8 @@ def _hit_rates(name: str, kind: AdapterStatistics) -> Table:
     )
     note = (
         "In adapters of equal size, empty at first; a request's adapters are held until it has all. LFU "
-        "counts uses since an adapter came in. Reuses leave out each adapter's first use, which no cache hits. "
-        "LRU at every size: JSON and CSV."
+        "counts uses since an adapter came in. Reuses leave out each adapter's first use, which no cache "
+        "hits. LRU at every size: JSON and CSV."
     )
     return Table(
         f"{name.lower()}_hit_rate", f"{name}: hit rate against cache size", columns, tuple(rows), note
