@@ -114,7 +114,7 @@ def _pictures(observed: Observations) -> Pictures:
     fields = {
         "num_inference_steps": _choice(steps) if steps else None,
         "num_images": _choice(images) if images else None,
-        "guidance_scale": _range([value for value in guidance if value >= 0] or [4.5]),
+        "guidance_scale": _range([value for value in guidance if value >= 0]) if guidance else None,
         "size": _choice(sizes) if sizes else None,
         "slo_ms": _range(slos) if len(slos) == len(observed.loras) else None,
     }

@@ -52,7 +52,7 @@ def observe_gentd26(folder: Path) -> Observations:
         load_times_s=load_times,
         sources=tuple(Source(name=path.name, sha256=trace_sha256(path)) for path in paths),
         filled_in={
-            "pictures": "sizes and guidance are not in the source: the model's native size, guidance 4.5",
+            "pictures": "sizes and guidance are not in the source: the model's native size, guidance 5",
             "prompts": "captions of 64 scenes of the embedded model's world",
         },
     )
