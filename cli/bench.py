@@ -75,7 +75,8 @@ def bench(
     machine should be idle: the tables say when it was not.
 
     Systems: stock (always), swiftdiff, swiftdiff+cache, swiftdiff+bal40; and for
-    the ablation all-off, latent-only, offload-only, graphs-only, invariants-only.
+    the ablation all-off, latent-only, offload-only, graphs-only, kernels-only,
+    invariants-only.
 
     Exit codes: 0 all was measured; 1 something failed; 2 a mistake in the
     command, or a disk that takes no more; 130 Ctrl-C, after writing down what was

@@ -114,6 +114,8 @@ class SwiftdiffConfig(StrictModel):
         latent_parallelism: The two halves of guidance on two lanes.
         controlnet_offload: ControlNets on other lanes than the UNet's, beside its encoder half.
         graph_replay: Replay captured graphs (traced on the CPU, CUDA graphs on GPUs) in place of Python.
+        tuned_kernels: On the CPU, compute float32 layers by oneDNN with weights in its own layout. Takes
+            memory for a copy of the convolutions, and of all weights of ControlNets.
         reuse_invariants: Compute what does not change over a request's steps once.
         prefetch: Adapters load when a request arrives, and the next request's prompt is encoded while one is
             denoised; otherwise all of it begins when the request is served.
@@ -134,6 +136,7 @@ class SwiftdiffConfig(StrictModel):
     latent_parallelism: bool = True
     controlnet_offload: bool = True
     graph_replay: bool = True
+    tuned_kernels: bool = True
     reuse_invariants: bool = True
     prefetch: bool = True
     decode_lane: str | None = None

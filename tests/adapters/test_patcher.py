@@ -306,3 +306,22 @@ def test_a_gpu_is_patched_from_host_and_device_factors_alike(
         torch.testing.assert_close(weight.detach(), value.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-5)
     patcher.restore()
     assert is_identical(model, saved)
+
+
+def test_who_keeps_copies_of_weights_hears_of_every_change_and_of_nothing_else(
+    model: TinyModel, plans: list[DeltaPlan]
+) -> None:
+    heard: list[dict[str, torch.Tensor]] = []
+    patcher = WeightPatcher({"unet": model}, on_change=lambda: heard.append(snapshot(model)))
+    pristine = snapshot(model)
+    patcher.restore()
+    patcher.apply_set([])
+    assert heard == []
+    patcher.patch([(plans[0], 0.7)])
+    patched = snapshot(model)
+    patcher.apply_set([(plans[0], 0.7)])
+    patcher.restore()
+    assert len(heard) == 2
+    assert is_identical(model, pristine)
+    for there, expected in zip(heard, (patched, pristine), strict=True):
+        assert all(torch.equal(there[name], value) for name, value in expected.items())

@@ -60,7 +60,13 @@ def test_in_the_one_core_view_stock_has_one_core_and_swiftdiff_one_for_each_lane
 
 
 def test_each_line_of_the_ablation_has_one_switch_more_than_all_off() -> None:
-    switches = ("latent_parallelism", "controlnet_offload", "graph_replay", "reuse_invariants")
+    switches = (
+        "latent_parallelism",
+        "controlnet_offload",
+        "graph_replay",
+        "tuned_kernels",
+        "reuse_invariants",
+    )
     on = {
         name: [switch for switch in switches if getattr(config, switch)] for name, config in ABLATION.items()
     }

@@ -31,6 +31,7 @@ PLAIN = {
     "latent_parallelism": False,
     "controlnet_offload": False,
     "graph_replay": False,
+    "tuned_kernels": False,
     "reuse_invariants": False,
     "prefetch": False,
 }
@@ -40,6 +41,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "latent parallelism": {"latent_parallelism": True},
     "offload": {"controlnet_offload": True},
     "graphs": {"graph_replay": True},
+    "kernels": {"tuned_kernels": True},
     "invariants": {"reuse_invariants": True},
     "prefetch": {"prefetch": True},
     "decode lane": {"decode_lane": "cpu:2"},

@@ -68,6 +68,8 @@ class WeightPatcher:
             another patcher's: text encoders may have one of their own.
         device_budget_bytes: How many bytes of pristine copies may stay on the weights' own device; the rest
             goes to the host. None is no limit.
+        on_change: Called when weights have changed; for who keeps copies of them. Its time is the patch's or
+            the restore's.
         clock: Seconds from any moment.
 
     Raises:
@@ -79,6 +81,7 @@ class WeightPatcher:
         components: Mapping[str, nn.Module],
         *,
         device_budget_bytes: int | None = None,
+        on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.components = frozenset(components)
@@ -87,6 +90,7 @@ class WeightPatcher:
             for target in ModelLayers.of(components).shapes
         }
         self._pristine = PristineWeights(device_budget_bytes)
+        self._on_change = on_change
         self._clock = clock
         self._applied: tuple[ScaledPlan, ...] = ()
         self._torn = False  # a patch or restore did not come to its end
@@ -150,6 +154,7 @@ class WeightPatcher:
                         patched.update(group.targets)
                         factor_bytes += group.num_bytes
                     self._applied += (use,)
+            self._on_change()
         except BaseException:
             self._restore()
             raise
@@ -168,6 +173,8 @@ class WeightPatcher:
         self._applied = ()
         with torch.no_grad():
             restored = self._pristine.put_back(self._weights)
+        if restored:
+            self._on_change()
         self._torn = False
         components = frozenset(target.component for target in restored)
         return PatchReport(

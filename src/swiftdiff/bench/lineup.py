@@ -22,6 +22,7 @@ _OFF = SwiftdiffConfig(
     latent_parallelism=False,
     controlnet_offload=False,
     graph_replay=False,
+    tuned_kernels=False,
     reuse_invariants=False,
     prefetch=False,
 )
@@ -35,6 +36,7 @@ ABLATION: dict[str, SwiftdiffConfig] = {
     "latent-only": _OFF.model_copy(update={"latent_parallelism": True}),
     "offload-only": _OFF.model_copy(update={"controlnet_offload": True}),
     "graphs-only": _OFF.model_copy(update={"graph_replay": True}),
+    "kernels-only": _OFF.model_copy(update={"tuned_kernels": True}),
     "invariants-only": _OFF.model_copy(update={"reuse_invariants": True}),
 }
 SYSTEMS = (STOCK, *MAIN, *ABLATION)
@@ -47,6 +49,7 @@ MEANINGS = {
     "latent-only": "all off, but guidance's halves on two lanes",
     "offload-only": "all off, but ControlNets beside the encoder half",
     "graphs-only": "all off, but captured graphs in place of Python",
+    "kernels-only": "all off, but oneDNN's kernels with weights in their layout",
     "invariants-only": "all off, but what does not change over the steps is computed once",
 }
 _ABLATED = tuple(AdapterSetting(*numbers) for numbers in ((0, 0), (1, 1), (3, 2)))

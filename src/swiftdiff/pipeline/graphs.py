@@ -105,11 +105,15 @@ class TracedReplay:
     def __init__(self, module: nn.Module, graphs: TracedGraphs | None = None, settings: str = "") -> None:
         self._module = module
         self._graphs = TracedGraphs() if graphs is None else graphs
-        slots = _weight_slots(module)
-        self._weights = _weights_at(slots)
-        names = tuple(f"{path}.{name}" for path, _, name in slots)
+        self._slots = _weight_slots(module)
+        self._weights = _weights_at(self._slots)
+        names = tuple(f"{path}.{name}" for path, _, name in self._slots)
         # Text, for it knows its hash: this is looked up in every call.
         self._architecture = repr((type(module), settings, names, _signature(self._weights)))
+
+    def rebind(self) -> None:
+        """Look for the weights again: some were replaced by others of the same shapes."""
+        self._weights = _weights_at(self._slots)
 
     def __call__(self, *arguments: torch.Tensor) -> Any:
         """Run the graph of these shapes, tracing it the first time (a second or so for an SDXL)."""
@@ -230,8 +234,29 @@ def _trace_with_weights(module: nn.Module, arguments: tuple[torch.Tensor, ...]) 
     recorded, *_ = torch._C._create_graph_by_tracing(
         compute, (*weights, *arguments), lambda _: "", True, False, None, []
     )
+    _simplify(recorded)
     graph: Graph = torch._C._create_function_from_graph("forward", recorded)
     return graph
+
+
+def _simplify(graph: Any) -> None:
+    """Take out of a traced graph what computes nothing: sums on sizes, dropouts, divisions by one.
+
+    They are most of its nodes, for shapes are constants here and the tracer records how they came about.
+    """
+    torch._C._jit_pass_inline(graph)
+    torch._C._jit_pass_constant_propagation(graph)
+    torch._C._jit_pass_peephole(graph, False)
+    for node in list(graph.nodes()):
+        if node.kind() == "aten::dropout" or (node.kind() == "aten::div" and _is_one(node.inputsAt(1))):
+            node.output().replaceAllUsesWith(node.inputsAt(0))
+    torch._C._jit_pass_cse(graph)
+    torch._C._jit_pass_dce(graph)
+
+
+def _is_one(value: Any) -> bool:
+    constant = value.toIValue()
+    return constant is not None and bool(torch.as_tensor(constant).eq(1).all())
 
 
 class _CudaGraph:

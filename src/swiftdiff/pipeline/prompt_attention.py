@@ -58,7 +58,7 @@ class PromptAttention(AttnProcessor2_0):  # type: ignore[misc]  # diffusers is u
             )
             return output
         key, value = encoder_hidden_states.tensors[2 * self._position : 2 * self._position + 2]
-        query = _split_heads(attn, attn.to_q(hidden_states))
+        query = split_heads(attn, attn.to_q(hidden_states))
         output = F.scaled_dot_product_attention(query, key, value, dropout_p=0.0, is_causal=False)
         output = output.transpose(1, 2).flatten(2)
         projected: torch.Tensor = attn.to_out[1](attn.to_out[0](output))
@@ -87,23 +87,36 @@ def compute_keys_values(layers: Sequence[Any], embeddings: torch.Tensor) -> tupl
         embeddings: The encoded prompt, [images, tokens, width].
     """
     return tuple(
-        _split_heads(layer, projection(embeddings))
+        split_heads(layer, projection(embeddings))
         for layer in layers
         for projection in (layer.to_k, layer.to_v)
     )
 
 
-def _split_heads(attn: Any, states: torch.Tensor) -> torch.Tensor:
+def split_heads(attn: Any, states: torch.Tensor) -> torch.Tensor:
+    """Return states by head.
+
+    Args:
+        attn: Has the number of ``heads``.
+        states: [images, tokens, width].
+
+    Returns:
+        [images, heads, tokens, width per head].
+    """
     rows, tokens, width = states.shape
     return states.view(rows, tokens, attn.heads, width // attn.heads).transpose(1, 2)
 
 
-def _check_plain(layer: Any) -> None:
+def is_plain_attention(layer: Any) -> bool:
+    """Tell whether a layer is attention as SDXL and SD 1.5 have it, and nothing more."""
     extras = ("spatial_norm", "group_norm", "norm_cross", "norm_q", "norm_k")
     plain = isinstance(layer, Attention) and isinstance(layer.processor, AttnProcessor2_0)
     plain = plain and not any(getattr(layer, extra) for extra in extras)
-    plain = plain and not layer.residual_connection and layer.rescale_output_factor == 1.0
-    if not plain:
+    return plain and not layer.residual_connection and layer.rescale_output_factor == 1.0
+
+
+def _check_plain(layer: Any) -> None:
+    if not is_plain_attention(layer):
         raise ModelError(
             "this model's cross-attention is not the plain kind of SDXL and SD 1.5 (it has norms, a residual "
             f"or another processor, {type(layer.processor).__name__}): serve it with engine diffusers"

@@ -57,6 +57,7 @@ class ResidentControlNets:
         max_concurrent: Reads from the store at one time, and copies to each GPU.
         retry: For stores that do not answer.
         traces: Graphs that ControlNets of one architecture share; None is a place of their own.
+        tune: Run ControlNets by `kernels.tuned`.
         copy_to: Copies a ControlNet to a device.
         clock: Seconds from any moment.
     """
@@ -73,6 +74,7 @@ class ResidentControlNets:
         max_concurrent: int = 4,
         retry: RetryPolicy | None = None,
         traces: TracedGraphs | None = None,
+        tune: bool = False,
         copy_to: Callable[[ControlNetModel, torch.device], ControlNetModel] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -80,6 +82,7 @@ class ResidentControlNets:
         self._devices = tuple(dict.fromkeys(devices))
         self._replay_kind = replay_kind
         self._traces = TracedGraphs() if traces is None else traces
+        self._tune = tune
         self._copy_to = copy_to or copy_to_device
         self._clock = clock
         self._host = AdapterLoader(
@@ -134,7 +137,8 @@ class ResidentControlNets:
         loaded = self._read(adapter_id)
         if any(device.type == "cuda" for device in self._devices):
             _pin(loaded.value)
-        return replace(loaded, value=_Copy(self._serve(loaded.value, HOST)))
+        served = self._serve(loaded.value, HOST)
+        return replace(loaded, value=_Copy(served), num_bytes=loaded.num_bytes + served.extra_bytes)
 
     def _copier(self, device: torch.device) -> Callable[[str], Loaded[_Copy]]:
         def copy_from_host(adapter_id: str) -> Loaded[_Copy]:
@@ -151,7 +155,7 @@ class ResidentControlNets:
         return copy_from_host
 
     def _serve(self, controlnet: ControlNetModel, device: torch.device) -> ServedControlNet:
-        return ServedControlNet(controlnet, self._replay_kind(device), self._traces)
+        return ServedControlNet(controlnet, self._replay_kind(device), self._traces, tune=self._tune)
 
 
 def copy_to_device(controlnet: ControlNetModel, device: torch.device) -> ControlNetModel:

@@ -62,6 +62,11 @@ class Workplace:
         """All lanes."""
         return self._lanes if self._wide is None else (*self._lanes, self._wide)
 
+    @property
+    def widest(self) -> Lane:
+        """The lane for work that is not split: with all threads of a CPU, the first lane else."""
+        return self._wide or self._lanes[0]
+
     def place(self, *, guided: bool, num_controlnets: int) -> Placement:
         """Return the lanes for a request.
 
@@ -77,7 +82,7 @@ class Workplace:
             return Placement((first, second), tuple(free) or (first, second))
         if self._offloads and num_controlnets:
             return Placement((first,), (*others, first))
-        return Placement((self._wide or first,))
+        return Placement((self.widest,))
 
     def close(self) -> None:
         """End the lanes' threads."""

@@ -18,6 +18,7 @@ from swiftdiff.pipeline.denoise import BeforeStep, Denoiser
 from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs
 from swiftdiff.pipeline.inputs import draw_latents, encode_prompts, prepare_control_image
 from swiftdiff.pipeline.job import ControlInput, DenoiseJob
+from swiftdiff.pipeline.kernels import tuned
 from swiftdiff.pipeline.lane import Lane, LaneFuture
 from swiftdiff.pipeline.networks import ServedControlNet, SplitUNet
 from swiftdiff.pipeline.replicas import Replicas
@@ -40,6 +41,7 @@ class ServedModel:
     Args:
         pipe: The pipeline; it belongs to this object from now on.
         switches: What is switched on.
+        num_threads: Of all CPU lanes together.
 
     Attributes:
         layers: What LoRAs may change.
@@ -51,7 +53,7 @@ class ServedModel:
         ConfigError: A lane is not a device of this machine.
     """
 
-    def __init__(self, pipe: Any, switches: SwiftdiffConfig) -> None:
+    def __init__(self, pipe: Any, switches: SwiftdiffConfig, num_threads: int) -> None:
         self._pipe = pipe
         self._switches = switches
         self._device: torch.device = pipe.unet.device
@@ -59,7 +61,6 @@ class ServedModel:
         self.layers = ModelLayers.of(
             {"unet": pipe.unet, **{name: getattr(pipe, name) for name in TEXT_ENCODERS}}
         )
-        num_threads = torch.get_num_threads()
         self._workplace = Workplace(
             switches.lanes,
             self._device,
@@ -75,16 +76,23 @@ class ServedModel:
         prepare_vae(pipe)
         if self.decoder is not None:
             pipe.vae.to(self.decoder.device)
+        if switches.tuned_kernels:
+            pipe.vae.decoder = tuned(pipe.vae.decoder, fixed=True)
         unets = {device: self._copy_unet(device) for device in self._workplace.devices}
-        self._unets = Replicas(
-            "the UNet", {device: SplitUNet(unet, self.replay_kind(device)) for device, unet in unets.items()}
-        )
+        halves = {
+            device: SplitUNet(unet, self.replay_kind(device), tune=switches.tuned_kernels)
+            for device, unet in unets.items()
+        }
+        self._unets = Replicas("the UNet", halves)
         budget_mb = switches.pristine_device_mb
         budget = None if budget_mb is None else int(budget_mb * 1e6)
         self._text_patcher = WeightPatcher(
             {name: getattr(pipe, name) for name in TEXT_ENCODERS}, device_budget_bytes=budget
         )
-        unet_patchers = [WeightPatcher({"unet": unet}, device_budget_bytes=budget) for unet in unets.values()]
+        unet_patchers = [
+            WeightPatcher({"unet": split.unet}, device_budget_bytes=budget, on_change=split.refresh)
+            for split in halves.values()
+        ]
         self.patchers = (*unet_patchers, self._text_patcher)
 
     @property
@@ -162,8 +170,12 @@ class ServedModel:
         return denoiser.denoise(job, before_step).latents
 
     def decode(self, latents: torch.Tensor) -> list[Image]:
-        """Return the pictures of denoised latents."""
-        return decode(self._pipe, latents)
+        """Return the pictures of denoised latents, decoded on the lane for that or by all threads."""
+        return self.begin_decoding(latents).result()
+
+    def begin_decoding(self, latents: torch.Tensor) -> LaneFuture[list[Image]]:
+        """Begin to decode and return at once."""
+        return (self.decoder or self._workplace.widest).submit(decode, self._pipe, latents)
 
     def warm_up(self, traces: TracedGraphs | None) -> None:
         """Make pictures of two steps on every arrangement of lanes, which captures their graphs.
@@ -209,7 +221,12 @@ class ServedModel:
         )
         blank = blank.eval().to(self._pipe.unet.dtype)
         nets = {
-            device: ServedControlNet(copy.deepcopy(blank).to(device), self.replay_kind(device), traces)
+            device: ServedControlNet(
+                copy.deepcopy(blank).to(device),
+                self.replay_kind(device),
+                traces,
+                tune=self._switches.tuned_kernels,
+            )
             for device in self.network_devices
         }
         image = torch.zeros(1, 3, self.native_side, self.native_side, device=self._device)

@@ -58,14 +58,14 @@ class SwiftdiffSystem:
         self._switches = switches
         self._source = source = resolve_model(config.model)
         self._store = open_store(config.adapters, source.adapter_url)
+        # Lanes have threads of their own. If this thread computed with several too, OpenMP would count more
+        # threads than cores and put waiting ones to sleep: all-core work then took 1.6 times as long.
+        self._threads_before = torch.get_num_threads()
+        num_threads = config.threads or self._threads_before
         pipe = load_pipeline(
-            source,
-            device=config.device,
-            dtype=config.dtype,
-            scheduler=config.scheduler,
-            num_threads=config.threads,
+            source, device=config.device, dtype=config.dtype, scheduler=config.scheduler, num_threads=1
         )
-        self._model = ServedModel(pipe, switches)
+        self._model = ServedModel(pipe, switches, num_threads)
         self.num_devices = len(self._model.devices)
         self._traces = TracedGraphs()
         retry = RetryPolicy(switches.load_attempts)
@@ -85,6 +85,7 @@ class SwiftdiffSystem:
             max_concurrent=switches.max_concurrent_loads,
             retry=retry,
             traces=self._traces,
+            tune=switches.tuned_kernels,
         )
         self._incoming = IncomingRequests(self._controlnets, self._loras)
         self._waiting: Waiting = lambda limit: []
@@ -152,6 +153,7 @@ class SwiftdiffSystem:
         self._loras.close()
         self._controlnets.close()
         self._model.close()
+        torch.set_num_threads(self._threads_before)
         if self._store is not None:
             self._store.close()
 
@@ -178,18 +180,14 @@ class SwiftdiffSystem:
 
     def _decode(self, latents: torch.Tensor, timer: StageTimer) -> list[Image] | Callable[[], list[Image]]:
         began = timer.now()
-        if self._model.decoder is None:
-            pictures = self._model.decode(latents)
-            timer.add("vae_decode", timer.now() - began)
-            return pictures
-        promise = self._model.decoder.submit(self._model.decode, latents)
+        promise = self._model.begin_decoding(latents)
 
         def wait() -> list[Image]:
             decoded = promise.result()
             timer.add("vae_decode", timer.now() - began)
             return decoded
 
-        return wait
+        return wait() if self._model.decoder is None else wait
 
 
 def _check_finite(latents: torch.Tensor, request: ImageRequest) -> None:
