@@ -10,11 +10,11 @@ from typing import Any
 
 from swiftdiff.bench.cell import CellResult, compute_cell
 from swiftdiff.bench.lineup import STOCK, SYSTEMS
-from swiftdiff.bench.machine_load import MAX_IDLE_LOAD, MAX_OTHER_SHARE
 from swiftdiff.bench.options import VIEWS, BenchOptions, View
 from swiftdiff.bench.records import Measurement
 from swiftdiff.bench.settings import AdapterSetting
 from swiftdiff.bench.thread_count import best_thread_count, seconds_by_threads
+from swiftdiff.telemetry.machine_load import MAX_IDLE_LOAD, MAX_OTHER_SHARE
 
 
 @dataclass(frozen=True)

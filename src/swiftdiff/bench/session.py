@@ -11,7 +11,6 @@ from typing import Literal
 from swiftdiff.bench.estimate import Cell, Estimate
 from swiftdiff.bench.folder import ENVIRONMENT, BenchFolder
 from swiftdiff.bench.lineup import Contender, check_options, line_up, stock_contender, usable_cores
-from swiftdiff.bench.machine_load import MAX_IDLE_LOAD, load_1min
 from swiftdiff.bench.observer import BenchObserver
 from swiftdiff.bench.options import BenchOptions
 from swiftdiff.bench.order import interleave, take_turns
@@ -30,6 +29,7 @@ from swiftdiff.engine.interrupt import Interrupts
 from swiftdiff.errors import StorageError
 from swiftdiff.systems import build_system
 from swiftdiff.telemetry.environment import describe_environment
+from swiftdiff.telemetry.machine_load import MAX_IDLE_LOAD, load_1min
 from swiftdiff.trace.writer import write_trace
 
 _THREAD_STEPS = 8

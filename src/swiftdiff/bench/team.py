@@ -8,7 +8,6 @@ from datetime import datetime
 
 from swiftdiff.bench.folder import BenchFolder
 from swiftdiff.bench.lineup import Contender
-from swiftdiff.bench.machine_load import CpuWatch, load_1min
 from swiftdiff.bench.options import View
 from swiftdiff.bench.records import Measurement, Purpose
 from swiftdiff.bench.requests import ModelCase
@@ -16,6 +15,7 @@ from swiftdiff.bench.settings import AdapterSetting
 from swiftdiff.bench.worker import Build, Started, Worker, WorkerLostError
 from swiftdiff.engine.interrupt import Interrupts
 from swiftdiff.request import ImageRequest
+from swiftdiff.telemetry.machine_load import CpuWatch, load_1min
 
 
 @dataclass(frozen=True)
