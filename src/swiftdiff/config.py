@@ -120,8 +120,10 @@ class SwiftdiffConfig(StrictModel):
         prefetch: Adapters load when a request arrives, and the next request's prompt is encoded while one is
             denoised; otherwise all of it begins when the request is served.
         decode_lane: Lane that decodes pictures while the next request is denoised; None decodes first.
-        bal_k: Steps that may begin without a LoRA that is still loading: a number, or a share of the steps
-            such as ``"40%"``. 0 waits, and is exact.
+        bal_k: Steps that may begin without a LoRA that is still loading: a number, a share of the steps
+            such as ``"40%"``, or ``"auto"``, which takes the lowest of the request's LoRAs in ``bal_table``.
+            0 waits, and is exact.
+        bal_table: The file that ``swiftdiff sweep-k`` writes, relative to the config file; for ``"auto"``.
         lora_cache_mb: Host memory for LoRAs between requests, in 10^6 bytes.
         controlnet_cache_mb: Host memory for ControlNets between requests.
         controlnet_device_mb: Memory on each GPU for ControlNets between requests.
@@ -140,7 +142,8 @@ class SwiftdiffConfig(StrictModel):
     reuse_invariants: bool = True
     prefetch: bool = True
     decode_lane: str | None = None
-    bal_k: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?%$")] = 0
+    bal_k: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(auto|\d+(\.\d+)? ?%)$")] = 0
+    bal_table: Annotated[str, Field(min_length=1)] | None = None
     lora_cache_mb: Annotated[float, Field(ge=0)] = 1000.0
     controlnet_cache_mb: Annotated[float, Field(ge=0)] = 8000.0
     controlnet_device_mb: Annotated[float, Field(ge=0)] = 8000.0
@@ -148,6 +151,22 @@ class SwiftdiffConfig(StrictModel):
     eviction: Literal["lru", "lfu"] = "lru"
     max_concurrent_loads: Annotated[int, Field(ge=1)] = 4
     load_attempts: Annotated[int, Field(ge=1)] = 3
+
+    @model_validator(mode="after")
+    def _check_that_auto_has_a_table(self) -> Self:
+        if self.bal_k == "auto" and self.bal_table is None:
+            raise ValueError('a bal_table too for bal_k = "auto"; swiftdiff sweep-k writes one')
+        if self.bal_k != "auto" and self.bal_table is not None:
+            raise ValueError('bal_k = "auto" too for bal_table to count')
+        return self
+
+    def relative_to(self, base: Path) -> SwiftdiffConfig:
+        """Return switches whose files are absolute, relative ones counted from ``base``."""
+        if self.bal_table is None:
+            return self
+        return self.model_copy(
+            update={"bal_table": str((base / Path(self.bal_table).expanduser()).resolve())}
+        )
 
 
 class ServingConfig(StrictModel):

@@ -119,6 +119,8 @@ class AdapterRecord(StrictModel):
         bytes_loaded: Bytes from the store on this request's account.
         load_s: Seconds from the request's arrival at the system until it was ready, emulated ones included.
         step_patched: First step with it, for a LoRA that is patched; None for a ControlNet.
+        bal_k: Steps that its table let begin without it, with ``bal_k = "auto"``; else None.
+        bal_note: Why that is 0 although the table does not say so, or None.
     """
 
     kind: Literal["lora", "controlnet"]
@@ -127,6 +129,8 @@ class AdapterRecord(StrictModel):
     bytes_loaded: int
     load_s: float
     step_patched: int | None = None
+    bal_k: int | None = None
+    bal_note: str | None = None
 
 
 class RequestRecord(StrictModel):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swiftdiff.adapters.delta_plan import DeltaPlan
 from swiftdiff.adapters.loading import LoadHandle
 from swiftdiff.adapters.patcher import PatchReport, WeightPatcher
 from swiftdiff.errors import ConfigError
+from swiftdiff.request import AdapterRecord
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 
@@ -38,6 +39,41 @@ def resolve_bound(bound: int | str, num_inference_steps: int) -> int:
     elif isinstance(bound, bool) or bound < 0:
         raise ConfigError.for_field("bound", bound, 'an integer from 0 or a share such as "40%"')
     return min(bound, max(0, num_inference_steps - 1))
+
+
+@dataclass(frozen=True)
+class LoraBound:
+    """How many steps may begin without one LoRA.
+
+    Attributes:
+        k: So many.
+        note: Why it is 0 although no table says so, or None.
+    """
+
+    k: int
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class RequestBound:
+    """The step at which a request waits for its LoRAs.
+
+    Attributes:
+        k: The step, counted from 0.
+        loras: What its LoRAs allow each, by id, if they have bounds of their own.
+    """
+
+    k: int
+    loras: Mapping[str, LoraBound] = field(default_factory=dict)
+
+    def note_in(self, records: Iterable[AdapterRecord]) -> tuple[AdapterRecord, ...]:
+        """Return records that say what each LoRA's own bound was."""
+        return tuple(
+            record
+            if (own := self.loras.get(record.id)) is None or record.kind != "lora"
+            else record.model_copy(update={"bal_k": own.k, "bal_note": own.note})
+            for record in records
+        )
 
 
 @dataclass(frozen=True)

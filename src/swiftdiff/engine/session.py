@@ -145,17 +145,24 @@ def resume_run(
 
 
 def resolve_paths(config: ServingConfig, base: Path) -> ServingConfig:
-    """Return a config whose relative model and adapter folders are absolute, so that it holds anywhere.
+    """Return a config whose relative model, adapter folders and files are absolute: it holds anywhere.
 
     Args:
         config: As it was read.
-        base: Folder that adapter folders count from, and models unless they lie below the working folder.
+        base: Folder that adapter folders and files count from, and models unless they lie below the working
+            folder.
     """
     model = config.model
     if "/" in model or "\\" in model or model.endswith(".safetensors"):
         candidates = (base / model, Path(model).expanduser())
         model = next((str(path.resolve()) for path in candidates if path.exists()), model)
-    return config.model_copy(update={"model": model, "adapters": config.adapters.relative_to(base)})
+    return config.model_copy(
+        update={
+            "model": model,
+            "adapters": config.adapters.relative_to(base),
+            "swiftdiff": config.swiftdiff.relative_to(base),
+        }
+    )
 
 
 def _prepare(config: ServingConfig, observer: SessionObserver, build: Build) -> ServingSystem:

@@ -18,13 +18,12 @@ import torch
 from diffusers import ControlNetModel
 from PIL.Image import Image
 
-from swiftdiff.adapters.bal import resolve_bound
 from swiftdiff.adapters.controlnet_loading import ControlNetReader
 from swiftdiff.adapters.delta_plan import DeltaPlan
 from swiftdiff.adapters.loading import AdapterLoader, Loaded, RetryPolicy
 from swiftdiff.adapters.lora_loading import LoraReader
 from swiftdiff.adapters.residency import AdapterCache
-from swiftdiff.adapters.store import open_store
+from swiftdiff.adapters.store import AdapterStore, open_store
 from swiftdiff.config import ServingConfig
 from swiftdiff.errors import RequestError
 from swiftdiff.models.loading import find_dtype, load_pipeline
@@ -33,11 +32,12 @@ from swiftdiff.models.registry import resolve_model
 from swiftdiff.pipeline.graphs import TracedGraphs
 from swiftdiff.pipeline.resident_controlnets import ResidentControlNets
 from swiftdiff.request import ImageRequest, LoraUse
-from swiftdiff.systems.base import Exactness, Served, Waiting
+from swiftdiff.systems.bal_bounds import BalBounds, make_bounds
+from swiftdiff.systems.base import Served, Waiting
 from swiftdiff.systems.control_image import load_control_images
 from swiftdiff.systems.incoming import DEPTH, Incoming, IncomingRequests
 from swiftdiff.systems.no_store import no_store
-from swiftdiff.systems.served_model import ServedModel
+from swiftdiff.systems.served_model import TEXT_ENCODERS, ServedModel
 from swiftdiff.systems.service import Service
 from swiftdiff.telemetry.stages import StageTimer
 
@@ -45,19 +45,27 @@ from swiftdiff.telemetry.stages import StageTimer
 class SwiftdiffSystem:
     """Serves requests one at a time, on several lanes.
 
+    Args:
+        config: The system.
+        store: In place of the config's adapter store; it belongs to this object from now on.
+        bounds: In place of the config's ``bal_k``.
+
     Raises:
         ModelError: The config's model is missing, damaged, or of a kind that cannot be split.
         AdapterError: Its adapter store cannot be opened.
-        ConfigError: A lane is not a device of this machine.
+        ConfigError: A lane is not a device of this machine, or ``bal_table`` is not for this model.
     """
 
-    def __init__(self, config: ServingConfig) -> None:
+    def __init__(
+        self, config: ServingConfig, *, store: AdapterStore | None = None, bounds: BalBounds | None = None
+    ) -> None:
         switches = config.swiftdiff
         self.name = config.name
-        self.exactness: Exactness = "exact" if resolve_bound(switches.bal_k, 1000) == 0 else "approximate"
+        self._bounds = bounds or make_bounds(config)
+        self.exactness = self._bounds.exactness
         self._switches = switches
         self._source = source = resolve_model(config.model)
-        self._store = open_store(config.adapters, source.adapter_url)
+        self._store = store or open_store(config.adapters, source.adapter_url)
         # Lanes have threads of their own. If this thread computed with several too, OpenMP would count more
         # threads than cores and put waiting ones to sleep: all-core work then took 1.6 times as long.
         self._threads_before = torch.get_num_threads()
@@ -65,6 +73,7 @@ class SwiftdiffSystem:
         pipe = load_pipeline(
             source, device=config.device, dtype=config.dtype, scheduler=config.scheduler, num_threads=1
         )
+        self._bounds.check_model({name: getattr(pipe, name) for name in ("unet", *TEXT_ENCODERS)})
         self._model = ServedModel(pipe, switches, num_threads)
         self.num_devices = len(self._model.devices)
         self._traces = TracedGraphs()
@@ -109,8 +118,8 @@ class SwiftdiffSystem:
         self._current = incoming = self._incoming.claim(request)
         self._look_ahead()  # now, for this request may have to wait for adapters of its own
         self._in_weights = None
-        bound = resolve_bound(self._switches.bal_k, request.num_inference_steps)
-        self._service = service = Service(self._model, incoming, bound, timer, self._look_ahead)
+        bound = self._bounds.bound_of(request)
+        self._service = service = Service(self._model, incoming, bound.k, timer, self._look_ahead)
         with quiet_libraries(), torch.inference_mode():
             with timer.stage("control_image"):
                 images = load_control_images(request, images_root)
@@ -127,7 +136,7 @@ class SwiftdiffSystem:
             timer.add("denoise", timer.now() - began - service.between_steps_s)
             pictures = self._decode(latents, timer)
         self._in_weights = request.loras
-        records = incoming.records(service.first_steps.get)
+        records = bound.note_in(incoming.records(service.first_steps.get))
         return Served(pictures, timer.seconds, sum(record.bytes_loaded for record in records), records)
 
     def finish(self) -> None:
@@ -160,7 +169,12 @@ class SwiftdiffSystem:
     def _read_lora(self, config: ServingConfig) -> Callable[[str], Loaded[DeltaPlan]]:
         if self._store is None:
             return self._refuse("LoRA")
-        return LoraReader(self._store, self._model.layers, device=config.device)
+        return LoraReader(
+            self._store,
+            self._model.layers,
+            device=config.device,
+            expected_sha256=self._bounds.expected_sha256,
+        )
 
     def _read_controlnet(self, config: ServingConfig) -> Callable[[str], Loaded[ControlNetModel]]:
         if self._store is None:
