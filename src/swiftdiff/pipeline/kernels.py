@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.activations import GEGLU
@@ -19,6 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from swiftdiff.pipeline.prompt_attention import is_plain_attention, split_heads
+
+Part = TypeVar("Part", bound=nn.Module)
 
 _TYPICAL_SIDE = 16  # of the feature maps that layouts are chosen for; others are computed from them as well
 _MIN_ROWS = 16  # below, setting up a oneDNN kernel takes longer than the product
@@ -43,12 +45,12 @@ def convolve(
 """
 
 
-def tuned(part: nn.Module, *, fixed: bool = False) -> nn.Module:
+def tuned(part: Part, *, fixed: bool = False) -> Part:
     """Return a module that computes what ``part`` does by faster kernels, from the same weights.
 
-    Convolutions have a copy of their weight in the kernel's own layout, which `PackedCopies` renews. Other weights
-    are shared with ``part``, so what is patched there in place is seen at once; the query, key and value of a
-    self-attention layer are moved into one piece of memory, for one product to compute the three.
+    Convolutions have a copy of their weight in the kernel's own layout, which `PackedCopies` renews. Other
+    weights are shared with ``part``, so what is patched there in place is seen at once; the query, key and
+    value of a self-attention layer are moved into one piece of memory, for one product to compute the three.
 
     Args:
         part: On the CPU, in float32; anything else comes back as it is, as everything does where torch was

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,3 +53,11 @@ class Schedule:
             noise, self.timesteps[step], latents, return_dict=False, **self._extra
         )[0]
         return following
+
+    def noise_level(self, step: int) -> float:
+        """Return sigma at a step: how much noise there is for data of weight 1, as in arXiv 2206.00364."""
+        sigmas = getattr(self._scheduler, "sigmas", None)
+        if sigmas is not None:
+            return float(sigmas[step])
+        kept = float(self._scheduler.alphas_cumprod[int(self.timesteps[step])])
+        return math.sqrt((1 - kept) / kept)

@@ -2,8 +2,8 @@
 
 The halves are made of the stock network's own submodules: weights are shared, nothing is copied or changed.
 The seam is where `UNet2DConditionModel.forward` first reads what ControlNets add: its down and middle blocks
-do not, so they run at the same time as the ControlNets. Together with `prompt_attention` this is all that
-depends on the insides of diffusers; parity tests pin both.
+do not, so they run at the same time as the ControlNets. Together with `prompt_attention` and `shallow_path`
+this is all that depends on the insides of diffusers; parity tests pin them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class UNetEncoder(nn.Module):
             time: What `embed_time` returned.
             prompt: The embeddings, or keys and values of this half's layers.
         """
-        return _run_down(self, self.conv_in(sample), time, _as_states(prompt))
+        states = as_states(prompt)
+        hidden, skips = run_down(self.down_blocks, self.conv_in(sample), time, states)
+        return (self.mid_block(hidden, time, encoder_hidden_states=states), *skips)
 
 
 class UNetDecoder(nn.Module):
@@ -91,7 +93,7 @@ class UNetDecoder(nn.Module):
         self.conv_act = unet.conv_act
         self.conv_out = unet.conv_out
         self.num_skips = sum(len(block.resnets) for block in unet.up_blocks)
-        self._upsampling = 2**unet.num_upsamplers
+        self.upsampling = 2**unet.num_upsamplers
         self.cross_attentions = reuse_prompt(self)
 
     def forward(
@@ -104,19 +106,8 @@ class UNetDecoder(nn.Module):
             time: What `embed_time` returned.
             skips_and_prompt: The skip connections, residuals added; then as for `UNetEncoder`.
         """
-        skips, states = skips_and_prompt[: self.num_skips], _as_states(skips_and_prompt[self.num_skips :])
-        # Sides that do not divide evenly were rounded on the way down: say what each upsampling must give.
-        is_odd = any(side % self._upsampling for side in skips[0].shape[-2:])
-        for block in self.up_blocks:
-            own, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
-            arguments = {"encoder_hidden_states": states} if _attends(block) else {}
-            hidden = block(
-                hidden_states=hidden,
-                temb=time,
-                res_hidden_states_tuple=own,
-                upsample_size=skips[-1].shape[2:] if is_odd and skips else None,
-                **arguments,
-            )
+        skips, prompt = skips_and_prompt[: self.num_skips], skips_and_prompt[self.num_skips :]
+        hidden = run_up(self.up_blocks, hidden, time, skips, as_states(prompt), upsampling=self.upsampling)
         if self.conv_norm_out:
             hidden = self.conv_act(self.conv_norm_out(hidden))
         output: torch.Tensor = self.conv_out(hidden)
@@ -154,7 +145,9 @@ class ControlNetTrunk(nn.Module):
             hint: What `embed_hint` returned.
             prompt: As for `UNetEncoder`.
         """
-        hidden, *skips = _run_down(self, self.conv_in(sample) + hint, time, _as_states(prompt))
+        states = as_states(prompt)
+        hidden, skips = run_down(self.down_blocks, self.conv_in(sample) + hint, time, states)
+        hidden = self.mid_block(hidden, time, encoder_hidden_states=states)
         convolutions = self.controlnet_down_blocks
         residuals = [convolution(skip) for convolution, skip in zip(convolutions, skips, strict=True)]
         return (self.controlnet_mid_block(hidden), *residuals)
@@ -209,18 +202,54 @@ def check_supported(network: Any) -> None:
             )
 
 
-def _run_down(half: Any, hidden: torch.Tensor, time: torch.Tensor, states: Any) -> tuple[torch.Tensor, ...]:
+def run_down(
+    blocks: Any, hidden: torch.Tensor, time: torch.Tensor, states: Any
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Run down blocks; return the output and the skip connections, what came in first."""
     skips = [hidden]
-    for block in half.down_blocks:
-        arguments = {"encoder_hidden_states": states} if _attends(block) else {}
-        hidden, own = block(hidden_states=hidden, temb=time, **arguments)
+    for block in blocks:
+        hidden, own = block(hidden_states=hidden, temb=time, **_attended(block, states))
         skips.extend(own)
-    return (half.mid_block(hidden, time, encoder_hidden_states=states), *skips)
+    return hidden, skips
 
 
-def _attends(block: Any) -> bool:
-    return bool(getattr(block, "has_cross_attention", False))
+def run_up(
+    blocks: Any,
+    hidden: torch.Tensor,
+    time: torch.Tensor,
+    skips: Sequence[torch.Tensor],
+    states: Any,
+    *,
+    upsampling: int,
+) -> torch.Tensor:
+    """Run up blocks and return the output.
+
+    Args:
+        blocks: The deepest first.
+        hidden: What goes into the first.
+        time: What `embed_time` returned.
+        skips: The shallowest first; from the last on they are used up.
+        states: The prompt.
+        upsampling: Of the whole UNet, by which its latents' sides should divide.
+    """
+    # Sides that do not divide evenly were rounded on the way down: say what each upsampling must give.
+    is_odd = any(side % upsampling for side in skips[0].shape[-2:])
+    for block in blocks:
+        own, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
+        hidden = block(
+            hidden_states=hidden,
+            temb=time,
+            res_hidden_states_tuple=own,
+            upsample_size=skips[-1].shape[2:] if is_odd and skips else None,
+            **_attended(block, states),
+        )
+    return hidden
 
 
-def _as_states(prompt: Sequence[torch.Tensor]) -> torch.Tensor | PromptKeysValues:
+def as_states(prompt: Sequence[torch.Tensor]) -> torch.Tensor | PromptKeysValues:
+    """Return the prompt as blocks take it: embeddings, or keys and values if there are several tensors."""
     return prompt[0] if len(prompt) == 1 else PromptKeysValues(prompt)
+
+
+def _attended(block: Any, states: Any) -> dict[str, Any]:
+    return {"encoder_hidden_states": states} if getattr(block, "has_cross_attention", False) else {}
