@@ -73,7 +73,7 @@ def _print(comparison: Comparison, out: Path | None) -> None:
     for table in comparison_tables(comparison):
         for part in split_columns(table, SYSTEMS_PER_TABLE):
             print_table(console, part)
-    places = {run.label: run.folder.path / "report.md" for run in comparison.runs}
+    places = {run.label: run.folder / "report.md" for run in comparison.runs}
     if out is not None:
         places["comparison"] = out / REPORT
         places["tables"] = out / TABLES

@@ -334,7 +334,7 @@ def test_a_written_comparison_has_tables_and_the_rows_behind_them(
     assert "| service, mean × | 1.00 | 3.60 |" in report
     rows = (out / "tables/requests.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 3
-    assert "c,fast,1000.0,1000.0,100.0,6.0" in rows
+    assert "c,fast,1,1000.0,1000.0,100.0,6.0" in rows
     assert (out / "tables/picture_pairs.csv").read_text().splitlines()[1] == "a,0,fast,0,0.0,inf"
     assert json.loads((out / "comparison.json").read_text())["runs"][1]["speedup"]["service"]["paired"] == 2.0
     check_free(out)  # an earlier comparison may be written over

@@ -68,7 +68,8 @@ class Session(BaseModel):
         setup_s: Seconds to load the model and warm up, before the clock started.
         wall_s: Seconds from the clock's start to the end.
         peak_host_bytes: Most resident memory of the process.
-        peak_device_bytes: Most memory held on the accelerator; None on a CPU.
+        peak_device_bytes: Most memory held on the config's accelerator; None on a CPU.
+        peak_bytes_by_device: The same for each accelerator that held any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,3 +80,4 @@ class Session(BaseModel):
     wall_s: float
     peak_host_bytes: int
     peak_device_bytes: int | None
+    peak_bytes_by_device: dict[str, int] = {}

@@ -24,7 +24,7 @@ from swiftdiff.errors import StorageError, SwiftdiffError
 from swiftdiff.request import ImageRequest, RequestRecord
 from swiftdiff.systems import ServingSystem, build_system
 from swiftdiff.telemetry.environment import describe_environment
-from swiftdiff.telemetry.memory import peak_device_bytes, peak_host_bytes
+from swiftdiff.telemetry.memory import peak_bytes_by_device, peak_device_bytes, peak_host_bytes
 from swiftdiff.trace import TraceInfo, read_trace, scan_trace
 
 Build = Callable[[ServingConfig], ServingSystem]
@@ -218,6 +218,7 @@ def _work(job: _Job, done: int, *, observer: SessionObserver, clock: Clock) -> E
         wall_s=clock.now() - began_s,
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=peak_device_bytes(info.device),
+        peak_bytes_by_device=peak_bytes_by_device(),
     )
     try:
         folder.append_session(session)

@@ -19,7 +19,7 @@ class RunSetting:
     """What decides whether a run can be compared.
 
     Attributes:
-        label: How tables call it.
+        label: How tables call its system.
         result: Of the run.
         config: Of the run, as TOML and not as `ServingConfig`: an earlier version's keys may be others.
         environment: Of the run; empty if it was not written down.
@@ -67,7 +67,8 @@ def find_obstacles(runs: Sequence[RunSetting]) -> list[str]:
         for run in runs
         if not run.result.complete
     ]
-    obstacles += [f"the hardware of {run.label} is not known" for run in runs if not run.environment]
+    unknown = dict.fromkeys(run.label for run in runs if not run.environment)
+    obstacles += [f"the hardware of {label} is not known" for label in unknown]
     return obstacles + _differences(runs, _MUST_AGREE)
 
 
@@ -87,7 +88,7 @@ def _differences(
             if value is not None:
                 labels.setdefault(value, []).append(run.label)
         if len(labels) > 1:
-            values = "; ".join(f"{value} ({', '.join(who)})" for value, who in labels.items())
+            values = "; ".join(f"{value} ({', '.join(dict.fromkeys(who))})" for value, who in labels.items())
             differences.append(f"different {name}: {values}")
     return differences
 

@@ -1,4 +1,4 @@
-"""Owns what several runs of one trace come to side by side: paired by request, against one of them."""
+"""Owns what systems' runs of one trace come to side by side: paired by request, against one of them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from swiftdiff.engine.run_folder import RunFolder
-from swiftdiff.errors import ConfigError, StorageError
-from swiftdiff.report.adapters import waited_s
+from swiftdiff.errors import ConfigError
+from swiftdiff.quality.statistics import Estimate, bootstrap_ratio
 from swiftdiff.report.comparability import RunSetting, find_caveats, find_obstacles, read_setting
+from swiftdiff.report.measured_system import MeasuredSystem, find_runs, read_system
 from swiftdiff.report.picture_difference import PictureComparison, compare_pictures
 from swiftdiff.report.result import RunResult
-from swiftdiff.report.run_report import read_result
 from swiftdiff.report.summary import Statistics, describe
 
 BASELINE_ENGINE = "diffusers"
 EXACT_MAX_LEVELS = 1  # what float rounding of a reordered sum may change in a picture, in levels of 255
-_COLUMNS = ("latency_s", "service_s", "restore_s", "lora_s", "images")
 
 
 @dataclass(frozen=True)
@@ -29,41 +27,57 @@ class Speedup:
 
     Attributes:
         mean: Ratio of the means, baseline's over this run's.
+        low: Lower end of its 95 % interval, see `swiftdiff.quality.statistics.bootstrap_ratio`.
+        high: Upper end.
         median: Ratio of the medians.
         paired: Median of the requests' own ratios.
     """
 
     mean: float | None
+    low: float | None
+    high: float | None
     median: float | None
     paired: float | None
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run beside others.
+    """A system beside others.
 
     Attributes:
         label: How tables call it, unique.
-        folder: The run's.
-        result: The run and its own numbers.
-        served: A row for each served request, by request id: seconds from arrival to delivery, of service, of
-            restoring afterwards and of standing still for LoRAs (NaN without any), and the pictures' paths.
-        num_paired: Requests that this run and the baseline both served.
+        system: Its runs.
+        config: Of its first run, as TOML.
+        num_paired: Requests that it and the baseline both served, a repeat each.
         latency_speedup: From arrival to delivery.
         service_speedup: From the start of service to delivery.
         occupied_speedup: From the start of service until the model is restored and the next can start.
-        pictures: Against the baseline's; None for the baseline.
+        pictures: Of the first repeat, against the baseline's; None for the baseline.
     """
 
     label: str
-    folder: RunFolder
-    result: RunResult
-    served: pd.DataFrame
+    system: MeasuredSystem
+    config: dict[str, Any]
     num_paired: int
     latency_speedup: Speedup
     service_speedup: Speedup
     occupied_speedup: Speedup
     pictures: PictureComparison | None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, or that of its repeats."""
+        return self.system.folder
+
+    @property
+    def result(self) -> RunResult:
+        """All repeats' numbers together."""
+        return self.system.result
+
+    @property
+    def served(self) -> pd.DataFrame:
+        """A row for each served request, see `MeasuredSystem`."""
+        return self.system.served
 
     @property
     def service(self) -> Statistics | None:
@@ -79,7 +93,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side.
+    """Systems side by side.
 
     Attributes:
         runs: The baseline first, then in the order in which they were named.
@@ -96,19 +110,27 @@ class Comparison:
         """What the others are measured against."""
         return self.runs[0]
 
+    @property
+    def num_repeats(self) -> int:
+        """Most repeats that any system has."""
+        return max(len(run.system.runs) for run in self.runs)
+
 
 @dataclass(frozen=True)
 class _Read:
-    folder: RunFolder
-    setting: RunSetting
-    served: pd.DataFrame
+    system: MeasuredSystem
+    settings: tuple[RunSetting, ...]
+
+    @property
+    def label(self) -> str:
+        return self.settings[0].label
 
 
 def compare_runs(paths: Sequence[Path], *, baseline: str | None = None, force: bool = False) -> Comparison:
     """Compare runs that are on disk.
 
     Args:
-        paths: Folders of at least two runs.
+        paths: At least two, each the folder of a run, or of repeats that are called ``1``, ``2``, …
         baseline: Label, system or folder name of the one to measure against; None is the first with the
             engine ``diffusers``, or else the first.
         force: Compare also runs that differ in more than their system, or are incomplete.
@@ -117,88 +139,68 @@ def compare_runs(paths: Sequence[Path], *, baseline: str | None = None, force: b
         ConfigError: There are fewer than two, the baseline is not among them, or they should not be compared.
         StorageError: A folder is no run's, or is damaged.
     """
-    folders = _open_folders(paths)
-    results = [read_result(folder) for folder in folders]
-    labels = _make_labels(folders, results)
-    settings = [
-        read_setting(label, folder, result)
-        for label, result, folder in zip(labels, results, folders, strict=True)
-    ]
+    reads = _read(_read_systems(paths))
+    settings = [setting for each in reads for setting in each.settings]
     obstacles = find_obstacles(settings)
     if obstacles and not force:
         raise ConfigError(
             f"these runs should not be compared: {'. '.join(obstacles)}. --force compares them nevertheless"
         )
-    reads = [
-        _Read(folder, setting, _read_served(folder))
-        for folder, setting in zip(folders, settings, strict=True)
-    ]
     first = reads.pop(_find_baseline(reads, baseline))
     runs = (_compare(first, first), *(_compare(each, first) for each in reads))
     caveats = (*find_caveats(settings), *_pairing_caveats(runs), *_picture_caveats(runs))
     return Comparison(runs, tuple(obstacles), caveats)
 
 
-def _open_folders(paths: Sequence[Path]) -> list[RunFolder]:
+def _read_systems(paths: Sequence[Path]) -> list[MeasuredSystem]:
     if len(paths) < 2:
         raise ConfigError("name at least two run folders: swiftdiff compare RUN RUN")
+    found = []
     for index, path in enumerate(paths):
-        if not (path / "run.json").is_file():
-            kind = "is not there" if not path.exists() else "is not a run folder"
-            raise ConfigError(
-                f"{path} {kind}; make one with: swiftdiff replay TRACE --config CONFIG.toml --out DIR"
-            )
+        found.append((path, find_runs(path)))
         if path.resolve() in {earlier.resolve() for earlier in paths[:index]}:
             raise ConfigError(f"{path} is named twice; name each run once")
-    return [RunFolder.open(path) for path in paths]
+    return [read_system(path, runs) for path, runs in found]
 
 
-def _make_labels(folders: Sequence[RunFolder], results: Sequence[RunResult]) -> list[str]:
+def _read(systems: Sequence[MeasuredSystem]) -> list[_Read]:
+    labels = _make_labels(systems)
+    return [
+        _Read(
+            system,
+            tuple(read_setting(label, folder, result) for folder, result in system.runs.values()),
+        )
+        for label, system in zip(labels, systems, strict=True)
+    ]
+
+
+def _make_labels(systems: Sequence[MeasuredSystem]) -> list[str]:
     """Return the systems' names, or where two are the same the folders' names or paths."""
-    systems = [result.info.system for result in results]
-    names = [folder.path.resolve().name for folder in folders]
-    for labels in (systems, names):
+    names = [system.result.info.system for system in systems]
+    folders = [system.folder.resolve().name for system in systems]
+    for labels in (names, folders):
         if len(set(labels)) == len(labels):
             return labels
-    return [str(folder.path) for folder in folders]
+    return [str(system.folder) for system in systems]
 
 
 def _find_baseline(reads: Sequence[_Read], wanted: str | None) -> int:
     if wanted is None:
-        engines = [each.setting.result.info.engine for each in reads]
+        engines = [each.system.result.info.engine for each in reads]
         return engines.index(BASELINE_ENGINE) if BASELINE_ENGINE in engines else 0
     for names in (
-        [each.setting.label for each in reads],
-        [each.folder.path.resolve().name for each in reads],
-        [each.setting.result.info.system for each in reads],
+        [each.label for each in reads],
+        [each.system.folder.resolve().name for each in reads],
+        [each.system.result.info.system for each in reads],
     ):
         if names.count(wanted) == 1:
             return names.index(wanted)
-    allowed = "one of " + ", ".join(each.setting.label for each in reads)
+    allowed = "one of " + ", ".join(each.label for each in reads)
     raise ConfigError.for_field("--baseline", wanted, allowed)
 
 
-def _read_served(folder: RunFolder) -> pd.DataFrame:
-    rows: dict[str, tuple[Any, ...]] = {}
-    for record in folder.read_records():
-        if record.warmup or record.status != "ok":
-            continue
-        if record.request_id in rows:
-            raise StorageError(f"{folder.records_path} has two records of request {record.request_id}")
-        rows[record.request_id] = (
-            record.latency_s,
-            record.latency_s - record.queue_wait_s,
-            record.stages.get("restore", 0.0),
-            waited_s(record, "lora") if record.loras else None,
-            record.images,
-        )
-    frame = pd.DataFrame(list(rows.values()), index=list(rows), columns=list(_COLUMNS))
-    return frame.astype(dict.fromkeys(_COLUMNS[:-1], float))
-
-
 def _compare(run: _Read, baseline: _Read) -> ComparedRun:
-    paired = baseline.served.add_suffix("_before").join(run.served.add_suffix("_after"), how="inner")
-    is_baseline = run is baseline
+    paired = pair(baseline.system, run.system)
 
     def speedup(*columns: str) -> Speedup:
         before, after = (
@@ -207,23 +209,42 @@ def _compare(run: _Read, baseline: _Read) -> ComparedRun:
         return _speedup(before, after)
 
     return ComparedRun(
-        label=run.setting.label,
-        folder=run.folder,
-        result=run.setting.result,
-        served=run.served,
+        label=run.label,
+        system=run.system,
+        config=run.settings[0].config,
         num_paired=len(paired),
         latency_speedup=speedup("latency_s"),
         service_speedup=speedup("service_s"),
         occupied_speedup=speedup("service_s", "restore_s"),
-        pictures=None if is_baseline else compare_pictures(_picture_paths(paired, baseline, run)),
+        pictures=None if run is baseline else compare_pictures(_picture_paths(paired, baseline, run)),
     )
+
+
+def pair(baseline: MeasuredSystem, other: MeasuredSystem) -> pd.DataFrame:
+    """Return a row a request and repeat that both served: their columns, ``_before`` and ``_after``."""
+    return baseline.served.add_suffix("_before").join(other.served.add_suffix("_after"), how="inner")
+
+
+def ratio_of_means(before: pd.Series, after: pd.Series) -> Estimate | None:
+    """Return how many times the mean of ``after`` goes into that of ``before``, with its 95 % interval.
+
+    Args:
+        before: By request id and repeat, as `pair` gives it.
+        after: Of the same requests.
+    """
+    tables = [side.unstack("repeat").to_numpy(float) for side in (before, after)]
+    return bootstrap_ratio(*tables) if len(before) else None
 
 
 def _speedup(before: pd.Series, after: pd.Series) -> Speedup:
     if not len(after) or not (after > 0).all():  # nothing to divide by
-        return Speedup(None, None, None)
+        return Speedup(None, None, None, None, None)
+    ratio = ratio_of_means(before, after)
+    assert ratio is not None  # times are above 0
     return Speedup(
-        mean=float(before.mean() / after.mean()),
+        mean=ratio.value,
+        low=ratio.low,
+        high=ratio.high,
         median=float(before.median() / after.median()),
         paired=float((before / after).median()),
     )
@@ -232,14 +253,18 @@ def _speedup(before: pd.Series, after: pd.Series) -> Speedup:
 def _picture_paths(
     paired: pd.DataFrame, baseline: _Read, run: _Read
 ) -> Iterator[tuple[str, list[Path], list[Path]]]:
-    for request_id, before, after in zip(
+    """Yield the pictures of the first repeat that both have: the others repeat their seeds."""
+    first = min((number for _, number in paired.index), default=0)
+    for (request_id, number), before, after in zip(
         paired.index, paired["images_before"], paired["images_after"], strict=True
     ):
-        yield (
-            str(request_id),
-            [baseline.folder.path / name for name in before],
-            [run.folder.path / name for name in after],
-        )
+        if number == first:
+            folders = [each.system.runs[number][0].path for each in (baseline, run)]
+            yield (
+                str(request_id),
+                [folders[0] / name for name in before],
+                [folders[1] / name for name in after],
+            )
 
 
 def _pairing_caveats(runs: Sequence[ComparedRun]) -> Iterator[str]:

@@ -63,7 +63,8 @@ def _run_to_json(run: ComparedRun) -> dict[str, Any]:
     service = run.service
     return {
         "label": run.label,
-        "folder": str(run.folder.path),
+        "folder": str(run.folder),
+        "repeats": {number: str(folder.path) for number, (folder, _) in run.system.runs.items()},
         **run.result.to_json(),
         "mean_service_ms": None if service is None else service.mean,
         "median_service_ms": None if service is None else service.median,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from swiftdiff.report.adapters import Kind
-from swiftdiff.report.comparison import ComparedRun, Comparison
+from swiftdiff.report.comparison import ComparedRun, Comparison, Speedup, pair
 from swiftdiff.report.picture_difference import PictureComparison
 from swiftdiff.report.summary import Statistics, stage_order
 from swiftdiff.report.tables import AUTO, Cell, Column, Table
@@ -20,7 +20,10 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     tables = [
         _main_table(comparison),
         _speedup_table(comparison),
+        _setting_table(comparison),
         _stage_table(comparison),
+        _cost_table(comparison),
+        _failure_table(comparison),
         _picture_table(comparison),
     ]
     return [table for table in tables if table.rows]
@@ -53,6 +56,7 @@ def split_columns(table: Table, at_most: int) -> Iterator[Table]:
 
 def _main_table(comparison: Comparison) -> Table:
     measures: _Measures = (
+        ("repeats", lambda run: len(run.system.runs) if comparison.num_repeats > 1 else None),
         ("declared", lambda run: run.result.info.exactness),
         ("requests served", lambda run: run.result.summary.completed),
         ("requests failed", lambda run: run.result.summary.failed),
@@ -62,22 +66,43 @@ def _main_table(comparison: Comparison) -> Table:
         ("queue wait, mean ms", lambda run: _mean(run.result.summary.stages.get("queue"))),
         ("service, mean ms", lambda run: _mean(run.service)),
         ("service, p50 ms", lambda run: None if run.service is None else run.service.median),
-        ("restore, mean ms", lambda run: _mean(run.result.summary.stages.get("restore"))),
         ("LoRA load or wait, ms *", lambda run: run.lora_wait_ms),
+    )
+    notes = ["* Mean over requests with LoRAs of the time they stood still for them."]
+    notes += sorted({run.result.store_note for run in comparison.runs} - {""})
+    return _table(comparison, "comparison", "Side by side", _measure(comparison, measures), " ".join(notes))
+
+
+def _cost_table(comparison: Comparison) -> Table:
+    devices = dict.fromkeys(name for run in comparison.runs for name in run.result.peak_bytes_by_device)
+    measures: _Measures = (
+        ("device-s/image", lambda run: run.result.summary.device_seconds_per_image),
+        ("restore, mean ms", lambda run: _mean(run.result.summary.stages.get("restore"))),
         ("LoRAs from memory, %", _hit_rate("lora")),
         ("ControlNets from memory, %", _hit_rate("controlnet")),
         ("requests/s", lambda run: run.result.summary.request_throughput),
         ("images/s", lambda run: run.result.summary.images_per_s),
+        ("goodput at SLO, requests/s", lambda run: run.result.summary.request_goodput),
         ("SLO kept, %", _slo_percent),
-        ("device-s/image", lambda run: run.result.summary.device_seconds_per_image),
         ("peak host memory, MiB", lambda run: _mebibytes(run.result.peak_host_bytes)),
-        ("peak device memory, MiB", lambda run: _mebibytes(run.result.peak_device_bytes)),
+        *((f"peak on {name}, MiB", _device_peak(name)) for name in devices),
     )
-    notes = ["* Mean over requests with LoRAs of the time they stood still for them."]
+    notes = ["Device time counts the restore, and every device that a request occupied."]
     if any(run.result.info.options.load.kind != "closed" for run in comparison.runs):
         notes.append("Arrivals bound requests/s while a system keeps up with them.")
-    notes += sorted({run.result.store_note for run in comparison.runs} - {""})
-    return _table(comparison, "comparison", "Side by side", _measure(comparison, measures), " ".join(notes))
+    return _table(comparison, "cost", "What it costs", _measure(comparison, measures), " ".join(notes))
+
+
+def _failure_table(comparison: Comparison) -> Table:
+    """Return each reason for which requests failed, once a system."""
+    counts: dict[tuple[str, str, str], int] = {}
+    for run in comparison.runs:
+        for failure in run.result.summary.failures:
+            key = (run.label, failure.kind, failure.error)
+            counts[key] = counts.get(key, 0) + 1
+    rows = tuple((system, count, kind, error) for (system, kind, error), count in counts.items())
+    columns = (Column("system"), Column("requests", AUTO), Column("kind"), Column("reason"))
+    return Table("failures", "Failed requests", columns, rows)
 
 
 def _speedup_table(comparison: Comparison) -> Table:
@@ -90,14 +115,32 @@ def _speedup_table(comparison: Comparison) -> Table:
     ):
         rows += [
             (f"{name}, mean ×", *(each.mean for each in speedups)),
+            ("  95 % interval", None, *(_interval(each) for each in speedups[1:])),
             (f"{name}, p50 ×", *(each.median for each in speedups)),
             (f"{name}, paired ×", *(each.paired for each in speedups)),
         ]
+    repeats = (
+        "requests and repeats are drawn"
+        if comparison.num_repeats > 1
+        else "requests are drawn; of one run a system the machine's moods are not in it"
+    )
     note = (
         "Above 1 is faster. Over the requests that both served; paired is the median of the requests' own "
-        "ratios. One run a system, not interleaved: small differences may be the machine's."
+        f"ratios. Interval of the mean: bootstrap, {repeats}."
     )
     return _table(comparison, "speedup", f"Speed-up over {comparison.baseline.label}", rows, note)
+
+
+def _setting_table(comparison: Comparison) -> Table:
+    """Return service by how many ControlNets and LoRAs a request has; empty if all have as many."""
+    rows: list[_Row] = []
+    settings = sorted(set().union(*(run.served["setting"] for run in comparison.runs)))
+    for setting in settings if len(settings) > 1 else ():
+        rows.append((f"{setting}, mean ms", *(_mean_service(run, setting) for run in comparison.runs)))
+        ratios = [_setting_speedup(comparison.baseline, run, setting) for run in comparison.runs[1:]]
+        rows.append(("  × baseline", None, *ratios))
+    note = "Service without queue. ControlNets/LoRAs of a request; ratios of means over the same requests."
+    return _table(comparison, "settings", "By adapter setting", rows, note)
 
 
 def _stage_table(comparison: Comparison) -> Table:
@@ -139,8 +182,9 @@ def _request_rows(comparison: Comparison) -> Table:
             is_paired = request.Index in before.index and service_s > 0
             ratio = float(before.at[request.Index, "service_s"]) / service_s if is_paired else None
             times_ms = (request.latency_s * 1000, service_s * 1000, request.restore_s * 1000)
-            rows.append((str(request.Index), run.label, *map(float, times_ms), ratio))
-    names = ("latency_ms", "service_ms", "restore_ms", "service_speedup")
+            request_id, repeat = request.Index
+            rows.append((str(request_id), run.label, int(repeat), *map(float, times_ms), ratio))
+    names = ("repeat", "latency_ms", "service_ms", "restore_ms", "service_speedup")
     columns = (Column("request_id"), Column("system"), *(Column(name, AUTO) for name in names))
     return Table("requests", "Requests", columns, tuple(rows))
 
@@ -185,12 +229,34 @@ def _latency(percentile: str) -> Callable[[ComparedRun], Cell]:
     return get
 
 
+def _mean_service(run: ComparedRun, setting: str) -> float | None:
+    seconds = run.served["service_s"][run.served["setting"] == setting]
+    return float(seconds.mean()) * 1000 if len(seconds) else None
+
+
+def _setting_speedup(baseline: ComparedRun, run: ComparedRun, setting: str) -> float | None:
+    paired = pair(baseline.system, run.system)
+    paired = paired[paired["setting_before"] == setting]
+    after = float(paired["service_s_after"].mean()) if len(paired) else 0.0
+    return float(paired["service_s_before"].mean()) / after if after > 0 else None
+
+
+def _interval(speedup: Speedup) -> str | None:
+    if speedup.low is None or speedup.high is None:
+        return None
+    return f"{speedup.low:.2f}–{speedup.high:.2f}"
+
+
 def _hit_rate(kind: Kind) -> Callable[[ComparedRun], Cell]:
     def get(run: ComparedRun) -> Cell:
         use = run.result.summary.adapters.get(kind)
         return None if use is None else use.hit_rate * 100
 
     return get
+
+
+def _device_peak(device: str) -> Callable[[ComparedRun], Cell]:
+    return lambda run: _mebibytes(run.result.peak_bytes_by_device.get(device))
 
 
 def _slo_percent(run: ComparedRun) -> Cell:

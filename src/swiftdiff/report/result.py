@@ -45,6 +45,17 @@ class RunResult:
         return max(peaks, default=None)
 
     @property
+    def peak_bytes_by_device(self) -> dict[str, int]:
+        """Most memory held on each accelerator in any session, by device; empty on a CPU."""
+        peaks: dict[str, int] = {}
+        for session in self.sessions:
+            device = self.info.device  # sessions of earlier versions know but this one
+            alone = {} if session.peak_device_bytes is None else {device: session.peak_device_bytes}
+            for name, peak in (session.peak_bytes_by_device or alone).items():
+                peaks[name] = max(peak, peaks.get(name, 0))
+        return peaks
+
+    @property
     def store_note(self) -> str:
         """Sentences for tables of an emulated adapter store and of mapped adapter ids, else empty."""
         emulated, mapped = self.info.emulated_store, self.info.mapped_adapters
@@ -76,4 +87,5 @@ class RunResult:
             **self.summary.to_flat_dict(),
             "peak_host_memory_bytes": self.peak_host_bytes,
             "peak_device_memory_bytes": self.peak_device_bytes,
+            "peak_memory_bytes_by_device": self.peak_bytes_by_device,
         }

@@ -22,3 +22,12 @@ def peak_device_bytes(device: str) -> int | None:
     import torch
 
     return int(torch.cuda.max_memory_allocated(device))
+
+
+def peak_bytes_by_device() -> dict[str, int]:
+    """Return the most memory that torch has held on each CUDA device on which it held any, in bytes."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    peaks = {f"cuda:{i}": int(torch.cuda.max_memory_allocated(i)) for i in range(torch.cuda.device_count())}
+    return {device: peak for device, peak in peaks.items() if peak}
