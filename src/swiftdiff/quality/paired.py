@@ -1,0 +1,89 @@
+"""Measures pairs of pictures, the baseline's and a system's, in every way that needs no other weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .picture_judge import Expectation, PictureJudge
+from .pixels import compare_pixels
+from .quality_report import PictureQuality
+
+Image8 = NDArray[np.uint8]
+_SMALLEST_SIDE = 8  # the window of the structural similarity reaches beyond smaller pictures
+
+
+@dataclass(frozen=True)
+class PicturePair:
+    """Two files to compare.
+
+    Attributes:
+        request_id: Of the request.
+        index: Of the picture in the request.
+        repeat: Which of the system's runs it is of, from 0.
+        before: The baseline's file.
+        after: The system's.
+        expected: Gives what it should show: called only when the judges need it.
+    """
+
+    request_id: str
+    index: int
+    repeat: int
+    before: Path
+    after: Path
+    expected: Callable[[], Expectation]
+
+
+def measure_pairs(
+    pairs: Iterable[PicturePair], judge: PictureJudge
+) -> tuple[tuple[PictureQuality, ...], tuple[str, ...]]:
+    """Measure pairs, one at a time; also returns a sentence for each that could not be."""
+    measured, problems = [], []
+    for pair in pairs:
+        try:
+            measured.append(_measure(pair, judge))
+        except IncomparableError as error:
+            problems.append(str(error))
+    return tuple(measured), tuple(problems)
+
+
+class IncomparableError(Exception):
+    """Two pictures cannot be compared; the message says why."""
+
+
+def _measure(pair: PicturePair, judge: PictureJudge) -> PictureQuality:
+    before, after = read_picture_file(pair.before), read_picture_file(pair.after)
+    if before.shape != after.shape:
+        sizes = [f"{array.shape[1]}×{array.shape[0]}" for array in (after, before)]
+        raise IncomparableError(f"{pair.after} is {sizes[0]}, the baseline's is {sizes[1]}")
+    if min(before.shape[:2]) < _SMALLEST_SIDE:
+        raise IncomparableError(f"{pair.after} is smaller than {_SMALLEST_SIDE}×{_SMALLEST_SIDE}")
+    expected = pair.expected()
+    return PictureQuality(
+        pair.request_id,
+        pair.index,
+        pair.repeat,
+        compare_pixels(before, after),
+        judge.score(before, expected),
+        judge.score(after, expected),
+    )
+
+
+def read_picture_file(path: Path) -> Image8:
+    """A picture's pixels, uint8 [H, W, 3].
+
+    Raises:
+        IncomparableError: It is not there, or cannot be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except FileNotFoundError as error:
+        raise IncomparableError(f"{path} is not there") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise IncomparableError(f"{path} cannot be read: {error}") from error
