@@ -50,6 +50,10 @@ def import_(
     steps: Annotated[
         int | None, typer.Option(metavar="N", help="Denoising steps where the source has none.")
     ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Cut denoising steps to N, for a smaller machine.")
+    ] = None,
+    max_images: Annotated[int | None, typer.Option(metavar="N", help="Cut pictures a request to N.")] = None,
     guidance: Annotated[
         float | None, typer.Option(metavar="G", help="Guidance scale where the source has none.")
     ] = None,
@@ -104,6 +108,8 @@ def import_(
         request_rate=request_rate,
         base_model=base_model,
         steps=steps,
+        max_steps=max_steps,
+        max_images=max_images,
         guidance=guidance,
         width=width,
         height=height,

@@ -28,6 +28,8 @@ def slice_(
     ] = None,
     start: Annotated[int | None, typer.Option(metavar="N", help="Or: leave out the first N requests")] = None,
     count: Annotated[int | None, typer.Option(metavar="N", help="and take the N after them.")] = None,
+    with_loras: Annotated[bool, typer.Option("--with-loras", help="Of the requests that use LoRAs.")] = False,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of the first of every N of them.")] = 1,
     keep_times: Annotated[
         bool, typer.Option("--keep-times", help="Keep arrivals. Default: the first request arrives at 0.")
     ] = False,
@@ -35,17 +37,23 @@ def slice_(
 ) -> None:
     """Write a part of TRACE as a trace of its own.
 
+    --count 100 --with-loras --every 20 spreads 100 requests with LoRAs over a long
+    trace: more different ones than in 100 that follow each other, and fewer reuses.
+
     Control images are copied if OUT lies in another folder.
 
     Exit codes: 0 done; 2 a mistake in the command or in the trace.
     """
-    from swiftdiff.trace.transform import slice_trace
+    from swiftdiff.trace.transform import Selection, slice_trace
 
     from .counting import counting
 
     span = _span(from_s, to_s, start, count)
     with counting("wrote") as watch:
-        written = slice_trace(trace, out, span, keep_times=keep_times, overwrite=force, watch=watch)
+        selection = Selection(with_loras, every)
+        written = slice_trace(
+            trace, out, span, selection, keep_times=keep_times, overwrite=force, watch=watch
+        )
     typer.echo(f"{out}: {written} requests")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from swiftdiff.errors import StorageError
 
 _PACKAGE = Path(__file__).resolve().parent
-_COPIED = {".gz", ".jsonl", ".md", ".png", ".toml", ".txt"}
+_COPIED = {".csv", ".gz", ".jsonl", ".md", ".png", ".toml", ".txt"}
 
 
 def workloads_root() -> Path:

@@ -15,6 +15,7 @@ from swiftdiff.request import ImageRequest
 from swiftdiff.trace import Provenance, read_provenance, read_trace, trace_sha256, write_trace
 from swiftdiff.trace.transform import (
     CountSpan,
+    Selection,
     TimeSpan,
     all_filled_in,
     mean_rate,
@@ -46,6 +47,17 @@ def test_a_time_slice_holds_its_begin_and_not_its_end(ten: Path) -> None:
     assert slice_trace(ten, out, TimeSpan(2, 5)) == 3
     assert names(out) == ["r2", "r3", "r4"]
     assert arrivals_s(out) == [0, 1, 2]
+
+
+def test_a_slice_of_requests_with_loras_counts_only_these(tmp_path: Path) -> None:
+    loras = [[], ["a"], ["b"], [], ["c"], ["d"], ["e"]]
+    trace = trace_of(tmp_path / "t.jsonl", [request(f"r{i}", i, loras=ids) for i, ids in enumerate(loras)])
+    out = tmp_path / "out.jsonl"
+    assert slice_trace(trace, out, CountSpan(1, 2), Selection(with_loras=True, every=2)) == 2
+    assert names(out) == ["r4", "r6"]
+    provenance = read_provenance(out)
+    assert provenance is not None
+    assert provenance.options == {"start": 1, "count": 2, "with_loras": True, "every": 2}
 
 
 def test_a_slice_keeps_its_times_if_asked(ten: Path) -> None:

@@ -61,10 +61,34 @@ class CountSpan:
         return bounds if self.count is not None else {"start": self.start}
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which requests are let through before a part is taken.
+
+    Attributes:
+        with_loras: Only those that use LoRAs.
+        every: The first of every so many of them.
+    """
+
+    with_loras: bool = False
+    every: int = 1
+
+    def take(self, requests: Iterable[ImageRequest]) -> Iterator[ImageRequest]:
+        """Yield these requests."""
+        wanted = (request for request in requests if request.loras or not self.with_loras)
+        return itertools.islice(wanted, 0, None, self.every)
+
+    def options(self) -> dict[str, JsonValue]:
+        """Return the options that ask for it."""
+        options: dict[str, JsonValue] = {"with_loras": True} if self.with_loras else {}
+        return options | ({"every": self.every} if self.every > 1 else {})
+
+
 def slice_trace(
     source: Path,
     out: Path,
     span: TimeSpan | CountSpan,
+    selection: Selection = Selection(),
     *,
     keep_times: bool = False,
     overwrite: bool = False,
@@ -75,7 +99,8 @@ def slice_trace(
     Args:
         source: The trace.
         out: The new one.
-        span: Which requests.
+        span: Which requests, of those that are selected.
+        selection: Which are selected; by default all.
         keep_times: Whether they keep their arrivals; otherwise the first arrives at 0.
         overwrite: Whether ``out`` may exist.
         watch: Sees the requests go by.
@@ -84,9 +109,10 @@ def slice_trace(
         TraceError: ``source`` is wrong, or no request lies in the span.
         StorageError: ``out`` cannot be written.
     """
-    options = span.options() | ({"keep_times": True} if keep_times else {})
+    asked = span.options() | selection.options()
+    options = asked | ({"keep_times": True} if keep_times else {})
     taken = _not_empty(
-        span.take(read_trace(source)), f"{source}: no request is left by {_say(span.options())}"
+        span.take(selection.take(read_trace(source))), f"{source}: no request is left by {_say(asked)}"
     )
     moved = taken if keep_times else _from_zero(taken)
     with _Writing(out, [source], overwrite) as writing:

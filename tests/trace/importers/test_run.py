@@ -141,3 +141,13 @@ def test_progress_tells_the_bytes_read_of_each_file(tmp_path: Path) -> None:
     positions = [position for _, position in told]
     assert positions == sorted(positions)
     assert 0 < positions[-1] <= path.stat().st_size
+
+
+def test_steps_and_pictures_are_cut_to_what_is_asked_and_the_cuts_are_counted(tmp_path: Path) -> None:
+    text = "timestamp,num_inference_steps,num_images\n0,30,8\n1,10,1\n2,50,2\n"
+    options = {"max_steps": 20, "max_images": 2, "time_unit": "s"}
+    requests, summary = imported("csv", write(tmp_path / "source.csv", text), **options)
+    assert [request.num_inference_steps for request in requests] == [20, 10, 20]
+    assert [request.num_images for request in requests] == [2, 1, 2]
+    assert summary.provenance.filled_in["num_inference_steps"] == "cut to 20 (2 requests)"
+    assert summary.provenance.filled_in["num_images"] == "cut to 2 (1 request)"

@@ -68,11 +68,15 @@ class Filler:
                 negative_prompt=row.negative_prompt,
                 width=self._value("width", row.width, options.width),
                 height=self._value("height", row.height, options.height),
-                num_inference_steps=self._value(
-                    "num_inference_steps", row.num_inference_steps, options.steps
+                num_inference_steps=self._cut(
+                    "num_inference_steps",
+                    self._value("num_inference_steps", row.num_inference_steps, options.steps),
+                    options.max_steps,
                 ),
                 guidance_scale=self._value("guidance_scale", row.guidance_scale, options.guidance),
-                num_images=self._value("num_images", row.num_images, None),
+                num_images=self._cut(
+                    "num_images", self._value("num_images", row.num_images, None), options.max_images
+                ),
                 seed=options.seed + number,
                 controlnets=self._controlnets(row, number),
                 loras=self._loras(row),
@@ -115,6 +119,12 @@ class Filler:
         value = chosen if chosen is not None else _DEFAULTS[field]
         self._count(field, "the model's own" if value is None else f"{value:g}")
         return value
+
+    def _cut(self, field: str, value: Any, most: int | None) -> Any:
+        if most is None or value <= most:
+            return value
+        self._count(field, f"cut to {most}")
+        return most
 
     def _slo_ms(self) -> float | None:
         if self._options.slo_ms is not None:

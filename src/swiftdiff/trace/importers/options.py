@@ -33,6 +33,8 @@ class ImportOptions(StrictModel):
         time_unit: Of numeric timestamps; None detects it.
         request_rate: Requests a second at which a source without timestamps is made to arrive.
         steps: ``num_inference_steps`` where the source has none.
+        max_steps: Cuts ``num_inference_steps``, for machines smaller than the source's.
+        max_images: Cuts ``num_images`` likewise.
         guidance: ``guidance_scale`` where the source has none.
         width: Pixels where the source has none.
         height: Pixels where the source has none.
@@ -51,6 +53,8 @@ class ImportOptions(StrictModel):
     time_unit: TimeUnit | None = None
     request_rate: Annotated[float | None, Field(gt=0)] = None
     steps: Annotated[int | None, Field(ge=1, le=MAX_STEPS)] = None
+    max_steps: Annotated[int | None, Field(ge=1)] = None
+    max_images: Annotated[int | None, Field(ge=1)] = None
     guidance: Annotated[float | None, Field(ge=0)] = None
     width: Side | None = None
     height: Side | None = None
