@@ -17,6 +17,7 @@ from swiftdiff.config import ServingConfig
 from swiftdiff.errors import AdapterError, ModelError
 from swiftdiff.request import AdapterRecord, ImageRequest
 from swiftdiff.systems.base import Exactness, Served, Waiting
+from swiftdiff.telemetry.timeline import Timeline
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class BenchFake:
 
     def watch(self, waiting: Waiting) -> None:
         """Nothing loads ahead."""
+
+    def record_to(self, timeline: Timeline) -> None:
+        """Nothing to show."""
 
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         if self._build.log is not None:

@@ -13,6 +13,7 @@ from swiftdiff.config import ServingConfig
 from swiftdiff.engine.clock import Clock, RealClock
 from swiftdiff.request import ImageRequest
 from swiftdiff.systems.base import Exactness, Served, Waiting
+from swiftdiff.telemetry.timeline import OFF, Timeline
 
 
 class FakeSystem:
@@ -43,6 +44,7 @@ class FakeSystem:
         self.served: list[str] = []
         self.finished = 0
         self.closed = False
+        self.timeline: Timeline = OFF
 
     def warm_up(self) -> None:
         """Nothing to warm."""
@@ -50,9 +52,13 @@ class FakeSystem:
     def watch(self, waiting: Waiting) -> None:
         self.waiting = waiting
 
+    def record_to(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         self.before(request)
-        self.clock.sleep(self.service_s)
+        with self.timeline.span("denoise"):
+            self.clock.sleep(self.service_s)
         self.served.append(request.request_id)
         colour = (request.seed % 256, 0, 0)
         images = [Image.new("RGB", (8, 8), colour) for _ in range(request.num_images)]

@@ -8,11 +8,12 @@ from swiftdiff.engine.clock import FakeClock
 from swiftdiff.telemetry.environment import describe_environment
 from swiftdiff.telemetry.memory import peak_device_bytes, peak_host_bytes
 from swiftdiff.telemetry.stages import StageTimer
+from swiftdiff.telemetry.timeline import Timeline
 
 
 def test_a_stage_entered_twice_counts_both_times_and_waits_for_the_device() -> None:
     clock = FakeClock()
-    timer = StageTimer(synchronize=lambda: clock.sleep(0.5), clock=clock.now)  # work that is still queued
+    timer = StageTimer(lambda: clock.sleep(0.5), Timeline(clock.now))  # work that is still queued
     for _ in range(2):
         with timer.stage("denoise"):
             clock.sleep(1.0)
@@ -21,7 +22,7 @@ def test_a_stage_entered_twice_counts_both_times_and_waits_for_the_device() -> N
 
 def test_a_stage_that_raises_is_timed_too() -> None:
     clock = FakeClock()
-    timer = StageTimer(clock=clock.now)
+    timer = StageTimer(timeline=Timeline(clock.now))
 
     def load() -> None:
         with timer.stage("lora_load"):

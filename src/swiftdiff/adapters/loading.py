@@ -12,6 +12,7 @@ from typing import Generic, Literal, Self, TypeVar
 
 from swiftdiff.adapters.residency import AdapterCache, CacheStats
 from swiftdiff.adapters.store import StoreUnavailableError
+from swiftdiff.telemetry.timeline import OFF, Details, Timeline
 
 T = TypeVar("T")
 
@@ -131,7 +132,8 @@ class LoadHandle(Generic[T]):
 class _Job(Generic[T]):
     """One read under way and the handles that wait for it, in the order in which they asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, about: Details) -> None:
+        self.about = about
         self.waiting: dict[LoadHandle[T], float] = {}  # and when each asked
         self.unwanted = threading.Event()  # set while nobody waits: ends the pause before a retry
         self.task: Future[None] | None = None
@@ -146,7 +148,11 @@ class AdapterLoader(Generic[T]):
         cache: Keeps what was read; only this loader may use it.
         max_concurrent: Reads at one time.
         retry: For stores that do not answer.
+        kind: What it loads, for the timeline and the names of threads.
         clock: Seconds from any moment.
+
+    Attributes:
+        timeline: Gets a span for each read, about what the thread that first asked for it was at.
     """
 
     def __init__(
@@ -156,8 +162,11 @@ class AdapterLoader(Generic[T]):
         *,
         max_concurrent: int = 4,
         retry: RetryPolicy | None = None,
+        kind: str = "adapter",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self.timeline: Timeline = OFF
+        self._kind = kind
         self._read = read
         self._cache = cache
         self._retry = retry or RetryPolicy()
@@ -166,7 +175,7 @@ class AdapterLoader(Generic[T]):
         self._jobs: dict[str, _Job[T]] = {}
         self._held: set[LoadHandle[T]] = set()
         self._closed = False
-        self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="swiftdiff-load")
+        self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix=f"swiftdiff-load {kind}")
 
     def __enter__(self) -> Self:
         return self
@@ -198,7 +207,7 @@ class AdapterLoader(Generic[T]):
                 return handle
             job = self._jobs.get(adapter_id)
             if job is None:
-                job = self._jobs[adapter_id] = _Job()
+                job = self._jobs[adapter_id] = _Job({**self.timeline.context, "adapter": adapter_id})
                 job.task = self._pool.submit(self._run, adapter_id, job)
             job.waiting[handle] = began
             job.unwanted.clear()
@@ -238,7 +247,7 @@ class AdapterLoader(Generic[T]):
         while True:
             attempts += 1
             try:
-                loaded = self._read(adapter_id)
+                loaded = self._read_timed(adapter_id, job.about)
             except StoreUnavailableError as error:
                 if attempts < self._retry.attempts:
                     job.unwanted.wait(self._retry.backoff_s * 2 ** (attempts - 1))
@@ -251,6 +260,16 @@ class AdapterLoader(Generic[T]):
             else:
                 self._finish(adapter_id, job, loaded, attempts)
             return
+
+    def _read_timed(self, adapter_id: str, about: Details) -> Loaded[T]:
+        timeline = self.timeline
+        began_s = timeline.now()
+        try:
+            loaded = self._read(adapter_id)
+        finally:
+            timeline.add(f"{self._kind}_load", began_s, timeline.now(), about)
+        timeline.add("fetch", began_s, began_s + loaded.fetch_s, about)
+        return loaded
 
     def _is_wanted(self, adapter_id: str, job: _Job[T]) -> bool:
         """Whether anybody waits (who had asked first may be gone); if not, the job ends here."""

@@ -23,6 +23,8 @@ from swiftdiff.engine.run_folder import RunFolder
 from swiftdiff.errors import SwiftdiffError
 from swiftdiff.request import ImageRequest, RequestRecord, validate_servable
 from swiftdiff.systems.base import Served, ServingSystem
+from swiftdiff.telemetry.timeline import Timeline
+from swiftdiff.telemetry.timeline_file import TimelineFile
 
 MAX_ERROR_LENGTH = 500
 
@@ -58,6 +60,8 @@ class _Desk:
     clock: RunClock
     interrupts: Interrupts
     deliverer: Executor
+    timeline: Timeline
+    timeline_file: TimelineFile
 
 
 class Replay:
@@ -104,12 +108,20 @@ class Replay:
         """
         done, end_s = self._read_progress()
         clock = RunClock(self._clock, start_s=end_s)
+        timeline = Timeline(clock.now)
+        timeline.name_track("server")
         # Ends deliveries that are under way also when the block is left by Ctrl-C.
-        with ThreadPoolExecutor(1, thread_name_prefix="deliver") as deliverer:
-            desk = _Desk(clock, interrupts, deliverer)
+        with (
+            TimelineFile(self._folder.timeline_path, timeline) as timeline_file,
+            ThreadPoolExecutor(1, thread_name_prefix="deliver") as deliverer,
+        ):
+            desk = _Desk(clock, interrupts, deliverer, timeline, timeline_file)
+            self._system.record_to(timeline)
             for request in _warmup_requests(open_trace, self._options.num_warmups):
                 self._serve(Arrival(clock.now(), request), desk, warmup=True).result()
             self._serve_all(self._make_queue(open_trace, done, clock), desk)
+        if timeline_file.failure is not None:
+            self._folder.append_traceback(f"{self._folder.timeline_path}: {timeline_file.failure}")
 
     def _serve_all(self, queue: RequestQueue, desk: _Desk) -> None:
         self._system.watch(queue.upcoming)
@@ -154,45 +166,52 @@ class Replay:
         """Serve a request and restore the model; the record comes when the pictures are saved."""
         request, clock = arrival.request, desk.clock
         attempt = _Attempt(arrival, warmup, clock.now(), (request.width, request.height))
-        pictures = self._begin(attempt, clock)
+        desk.timeline.tell({"request_id": request.request_id})
+        pictures = self._begin(attempt, desk)
         if callable(pictures):
             with desk.interrupts.hold():
                 try:
-                    self._finish(attempt, clock)
+                    self._finish(attempt, desk)
                 finally:
-                    delivery = desk.deliverer.submit(self._deliver, pictures, attempt, clock)
+                    delivery = desk.deliverer.submit(self._deliver, pictures, attempt, desk)
             return delivery
-        self._save(pictures, attempt, clock)
+        self._save(pictures, attempt, desk)
         with desk.interrupts.hold():  # a picture that is saved gets its record
             try:
-                self._finish(attempt, clock)
+                self._finish(attempt, desk)
             finally:
-                record = self._append_record(attempt)
+                record = self._append_record(attempt, desk.timeline)
+                desk.deliverer.submit(desk.timeline_file.flush)
         return _known(record)
 
-    def _begin(self, attempt: _Attempt, clock: RunClock) -> Pictures:
+    def _begin(self, attempt: _Attempt, desk: _Desk) -> Pictures:
         """Let the system serve a request; a failure is noted, and no pictures come of it."""
         pictures: Pictures = []
         with self._noting_failure(attempt):
             validate_servable(attempt.arrival.request)
-            attempt.served = self._system.serve(attempt.arrival.request, self._images_root)
+            with desk.timeline.span("serve"):
+                attempt.served = self._system.serve(attempt.arrival.request, self._images_root)
             pictures = attempt.served.images
-        attempt.handed_over_s = clock.now()
+        attempt.handed_over_s = desk.clock.now()
         return pictures
 
-    def _finish(self, attempt: _Attempt, clock: RunClock) -> None:
-        began_s = clock.now()
+    def _finish(self, attempt: _Attempt, desk: _Desk) -> None:
+        began_s = desk.clock.now()
         try:
-            self._system.finish()
+            with desk.timeline.span("restore"):
+                self._system.finish()
         finally:
-            attempt.restore_s = clock.now() - began_s
+            attempt.restore_s = desk.clock.now() - began_s
 
-    def _deliver(self, pictures: Pictures, attempt: _Attempt, clock: RunClock) -> RequestRecord:
-        self._save(pictures, attempt, clock)
-        return self._append_record(attempt)
+    def _deliver(self, pictures: Pictures, attempt: _Attempt, desk: _Desk) -> RequestRecord:
+        self._save(pictures, attempt, desk)
+        record = self._append_record(attempt, desk.timeline)
+        desk.timeline_file.flush()
+        return record
 
-    def _save(self, pictures: Pictures, attempt: _Attempt, clock: RunClock) -> None:
+    def _save(self, pictures: Pictures, attempt: _Attempt, desk: _Desk) -> None:
         """Save a request's pictures, if it came to any."""
+        clock = desk.clock
         with self._noting_failure(attempt):
             images = pictures() if callable(pictures) else pictures
             if images:
@@ -200,7 +219,9 @@ class Replay:
                 began_s = clock.now()
                 request = attempt.arrival.request
                 attempt.images = self._folder.save_images(request, images, warmup=attempt.warmup)
-                attempt.save_s = clock.now() - began_s
+                ended_s = clock.now()
+                attempt.save_s = ended_s - began_s
+                desk.timeline.add("image_save", began_s, ended_s, {"request_id": request.request_id})
         attempt.finished_s = clock.now()
         if not callable(pictures):
             attempt.handed_over_s = attempt.finished_s
@@ -216,10 +237,17 @@ class Replay:
             request_id = attempt.arrival.request.request_id
             self._folder.append_traceback(f"request {request_id}:\n{traceback.format_exc()}")
 
-    def _append_record(self, attempt: _Attempt) -> RequestRecord:
+    def _append_record(self, attempt: _Attempt, timeline: Timeline) -> RequestRecord:
         record = self._make_record(attempt)
         with self._record_lock:
             self._folder.append_record(record)
+        timeline.add_request(
+            record.request_id,
+            record.status,
+            record.scheduled_at_s,
+            record.started_at_s,
+            record.finished_at_s,
+        )
         return record
 
     def _make_record(self, attempt: _Attempt) -> RequestRecord:

@@ -8,6 +8,7 @@
     adapters.json      what each adapter id of the trace was served as, if they were mapped (--adapters)
     requests.jsonl     one record a request, appended as each finishes
     sessions.jsonl     one line each time the run was worked on: once, or more with --resume
+    timeline.json      what lanes, loaders and the server did when, for Perfetto or chrome://tracing
     images/            <request_id>-<index>.png; those of warm-up requests in images/warmup/
     tables/ plots/ report.md summary.json   written by the report, summary.json last
 """
@@ -43,6 +44,7 @@ class RunFolder:
         self.info_path = path / "run.json"
         self.mapping_path = path / "adapters.json"
         self.summary_path = path / "summary.json"
+        self.timeline_path = path / "timeline.json"
 
     @classmethod
     def create(

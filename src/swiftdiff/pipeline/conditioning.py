@@ -14,8 +14,10 @@ from diffusers import ControlNetModel
 
 from swiftdiff.pipeline.prompt_attention import compute_keys_values
 from swiftdiff.pipeline.split_unet import Prompt, embed_hint, embed_time
+from swiftdiff.telemetry.timeline import spanned
 
 
+@spanned("conditioning")
 class Conditioning:
     """What one network is told, for some rows of a batch. Made on the lane that uses it.
 
@@ -58,6 +60,7 @@ class Conditioning:
         return self._states[part]
 
 
+@spanned("control_hint")
 class Hint:
     """A ControlNet's control image as the ControlNet sees it. Made on the lane that uses it.
 

@@ -12,6 +12,7 @@ from swiftdiff.pipeline.lane import Lane, LaneFuture
 from swiftdiff.pipeline.placement import Placement
 from swiftdiff.pipeline.shard import Shard
 from swiftdiff.pipeline.work import Work
+from swiftdiff.telemetry.timeline import spanned
 
 # Of the middle block, then of the skip connections, shallowest first.
 Residuals = tuple[torch.Tensor, ...]
@@ -108,6 +109,7 @@ class _ControlNetRun:
         )
         return conditioning, hint
 
+    @spanned("controlnet")
     def _compute(self, conditioning: Conditioning, hint: Hint, sample: torch.Tensor, step: int) -> Residuals:
         rows = self._shard.expand(sample)
         compute = self._network.compute

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
+from swiftdiff.telemetry.timeline import spanned
+
 
 def prepare_vae(pipe: Any) -> None:
     """Give the VAE the type that stock would give it for every request and take back after each."""
@@ -14,6 +16,7 @@ def prepare_vae(pipe: Any) -> None:
         pipe.vae.to(torch.float32)
 
 
+@spanned("vae_decode")
 def decode(pipe: Any, latents: torch.Tensor) -> list[Image]:
     """Return the pictures of latents.
 

@@ -17,6 +17,7 @@ from swiftdiff.pipeline.networks import SplitUNet
 from swiftdiff.pipeline.replicas import Replicas
 from swiftdiff.pipeline.shard import Shard
 from swiftdiff.pipeline.work import Work
+from swiftdiff.telemetry.timeline import spanned
 
 # Time embedding, middle block's output, then skip connections.
 Encoded = tuple[torch.Tensor, ...]
@@ -110,10 +111,12 @@ class _UNetRun:
             )
         return self._conditioning
 
+    @spanned("unet_encode")
     def _encode(self, conditioning: Conditioning, sample: torch.Tensor, step: int) -> Encoded:
         time = conditioning.time(step)
         return (time, *self._unet.encode(self._shard.expand(sample), time, *conditioning.prompt(0)))
 
+    @spanned("unet_decode")
     def _decode(
         self, conditioning: Conditioning, encoded: Encoded, several: Sequence[Residuals]
     ) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 
 from swiftdiff.errors import ConfigError
+from swiftdiff.telemetry.timeline import NOTHING, OFF, Details, Timeline, span_name
 
 Result = TypeVar("Result")
 
@@ -24,10 +25,14 @@ class LaneFuture(Generic[Result]):
 
     Attributes:
         lane: The lane that computes it.
+        name: How the timeline calls the work.
+        about: What the work is about.
     """
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, name: str = "", about: Details = NOTHING) -> None:
         self.lane = lane
+        self.name = name
+        self.about = about
         self._future: Future[Result] = Future()
         self._done_on_device: torch.cuda.Event | None = None
 
@@ -67,6 +72,8 @@ class Lane:
         name: The device as it was written.
         device: Where the lane's tensors live.
         waited_s: Seconds that the worker has waited for other lanes' results.
+        timeline: Gets a span for each piece of work, about what the submitting thread is at, and for each
+            wait in it.
 
     Raises:
         ConfigError: The device is neither, or the number of threads is not positive.
@@ -83,6 +90,7 @@ class Lane:
         if num_threads is not None and num_threads < 1:
             raise ConfigError.for_field("num_threads", num_threads, "1 or more", where=f"lane {device}")
         self.waited_s = 0.0
+        self.timeline: Timeline = OFF
         self._num_threads = num_threads
         self._clock = clock
         self._stream = _new_stream(self.device) if self.device.type == "cuda" else None
@@ -109,7 +117,7 @@ class Lane:
         Raises:
             RuntimeError: The lane is closed.
         """
-        future: LaneFuture[Result] = LaneFuture(self)
+        future: LaneFuture[Result] = LaneFuture(self, span_name(fn), self.timeline.context)
         ready = self._record_events(arguments)
 
         def work() -> Result:
@@ -161,14 +169,26 @@ class Lane:
     def _compute(self, future: LaneFuture[Any], work: Callable[[], Any]) -> None:
         if not future._future.set_running_or_notify_cancel():
             return
+        timeline = self.timeline
+        began_s = timeline.now()
         try:
-            value = work()
+            try:
+                value = work()
+            finally:  # before anyone learns of the result, so that no span is late for the run's end
+                timeline.add(future.name, began_s, timeline.now(), future.about)
             if self._stream is not None:
                 future._done_on_device = self._stream.record_event()
         except BaseException as error:  # whatever it is, it belongs to who asked for the work
             future._future.set_exception(error)
         else:
             future._future.set_result(value)
+
+    def _wait_for(self, other: LaneFuture[Any]) -> None:
+        timeline = self.timeline
+        began, began_s = self._clock(), timeline.now()
+        other._future.exception()
+        self.waited_s += self._clock() - began
+        timeline.add(f"{other.name}_wait", began_s, timeline.now(), other.about)
 
     def _record_events(self, arguments: tuple[Any, ...]) -> list[torch.cuda.Event]:
         """Mark, on the caller's streams, the moment from which its tensors may be read."""
@@ -182,9 +202,8 @@ class Lane:
         if isinstance(value, LaneFuture):
             if value.lane is self:  # same thread, same stream: it is done, and ordered
                 return value._future.result()
-            began = self._clock()
-            value._future.exception()
-            self.waited_s += self._clock() - began
+            if not value._future.done():
+                self._wait_for(value)
             return self._receive(value.result())
         if isinstance(value, torch.Tensor):
             moved = value.to(self.device, non_blocking=True)

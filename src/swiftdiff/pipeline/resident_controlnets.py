@@ -16,6 +16,7 @@ from swiftdiff.adapters.residency import AdapterCache, CacheStats, EvictionPolic
 from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs
 from swiftdiff.pipeline.networks import ServedControlNet
 from swiftdiff.pipeline.replicas import Replicas
+from swiftdiff.telemetry.timeline import Timeline
 
 HOST = torch.device("cpu")
 
@@ -90,6 +91,7 @@ class ResidentControlNets:
             AdapterCache(host_budget_bytes, policy),
             max_concurrent=max_concurrent,
             retry=retry,
+            kind="controlnet",
             clock=clock,
         )
         self._on_device: dict[torch.device, AdapterLoader[_Copy]] = {
@@ -98,6 +100,7 @@ class ResidentControlNets:
                 AdapterCache(device_budget_bytes, policy),
                 max_concurrent=max_concurrent,
                 retry=RetryPolicy(attempts=1),  # the host's loader has tried again already
+                kind="controlnet_copy",
                 clock=clock,
             )
             for device in self._devices
@@ -110,6 +113,11 @@ class ResidentControlNets:
         return ResidencyStats(
             self._host.stats, {device: loader.stats for device, loader in self._on_device.items()}
         )
+
+    def record_to(self, timeline: Timeline) -> None:
+        """Show loads and copies in a timeline from now on."""
+        for loader in (self._host, *self._on_device.values()):
+            loader.timeline = timeline
 
     def load(self, adapter_id: str) -> LoadHandle[Replicas[ServedControlNet]]:
         """Begin to load a ControlNet to every device and return at once.

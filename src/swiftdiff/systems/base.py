@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from PIL.Image import Image
 
 from swiftdiff.request import AdapterRecord, ImageRequest
+from swiftdiff.telemetry.timeline import Timeline
 
 Exactness = Literal["exact", "approximate"]
 
@@ -56,6 +57,10 @@ class ServingSystem(Protocol):
 
     def watch(self, waiting: Waiting) -> None:
         """Learn how to ask what comes next, to begin to load for it while another request is served."""
+        ...
+
+    def record_to(self, timeline: Timeline) -> None:
+        """Show in a timeline what is done from now on; called between requests."""
         ...
 
     def serve(self, request: ImageRequest, images_root: Path) -> Served:

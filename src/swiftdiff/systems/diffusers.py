@@ -44,6 +44,7 @@ from swiftdiff.systems.controlnets import ControlNetCache
 from swiftdiff.systems.no_store import no_store
 from swiftdiff.systems.stock_loras import StockLoras
 from swiftdiff.telemetry.stages import StageTimer
+from swiftdiff.telemetry.timeline import OFF, Timeline
 
 
 class DiffusersSystem:
@@ -59,6 +60,7 @@ class DiffusersSystem:
 
     def __init__(self, config: ServingConfig) -> None:
         self.name = config.name
+        self._timeline: Timeline = OFF
         self._config = config
         self._source = resolve_model(config.model)
         self._store = self._open_store()
@@ -80,9 +82,13 @@ class DiffusersSystem:
     def watch(self, waiting: Waiting) -> None:
         """Nothing: stock diffusers begins with a request when it is served."""
 
+    def record_to(self, timeline: Timeline) -> None:
+        """Show stages and steps in a timeline; see `ServingSystem.record_to`."""
+        self._timeline = timeline
+
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         """Make a request's pictures; see `ServingSystem.serve`."""
-        timer = StageTimer(self._synchronize)
+        timer = StageTimer(self._synchronize, self._timeline)
         with quiet_libraries():
             return self._serve(request, images_root, timer)
 
@@ -187,15 +193,18 @@ class DiffusersSystem:
         self, pipe: Any, request: ImageRequest, arguments: dict[str, Any], timer: StageTimer
     ) -> list[Image]:
         native_size = self._base.default_sample_size * self._base.vae_scale_factor
+        timeline, about = self._timeline, {"request_id": request.request_id}
         began = timer.now()
-        denoised = began
+        denoised = step_began = began
 
         def mark_end(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
-            nonlocal denoised
+            nonlocal denoised, step_began
+            timeline.add("step", step_began, ended := timeline.now(), {**about, "step": step})
+            step_began = ended
             if step == pipe.num_timesteps - 1:
                 self._check_finite(tensors["latents"], request)
                 denoised = timer.now()
-                timer.add("denoise", denoised - began)
+                timer.add_span("denoise", began, denoised)
             return {}
 
         pictures: list[Image] = pipe(
@@ -210,7 +219,7 @@ class DiffusersSystem:
             callback_on_step_end=mark_end,
             **arguments,
         ).images
-        timer.add("vae_decode", timer.now() - denoised)
+        timer.add_span("vae_decode", denoised, timer.now())
         return pictures
 
     def _check_finite(self, latents: torch.Tensor, request: ImageRequest) -> None:

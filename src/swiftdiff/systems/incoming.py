@@ -14,6 +14,7 @@ from swiftdiff.pipeline.replicas import Replicas
 from swiftdiff.pipeline.resident_controlnets import ResidentControlNets
 from swiftdiff.request import AdapterRecord, ImageRequest
 from swiftdiff.systems.served_model import Prompts
+from swiftdiff.telemetry.timeline import OFF, Timeline
 
 # Waiting requests whose adapters load ahead. What is loaded for a request stays in memory until it has been
 # served, over the caches' budgets if need be: a long queue must not fill the memory.
@@ -62,9 +63,13 @@ class IncomingRequests:
     Args:
         controlnets: Loads ControlNets.
         loras: Loads LoRAs.
+
+    Attributes:
+        timeline: Is told for which request a load begins.
     """
 
     def __init__(self, controlnets: ResidentControlNets, loras: AdapterLoader[DeltaPlan]) -> None:
+        self.timeline: Timeline = OFF
         self._controlnets = controlnets
         self._loras = loras
         self._ahead: dict[str, Incoming] = {}
@@ -96,8 +101,9 @@ class IncomingRequests:
         self.look_ahead(())
 
     def _begin(self, request: ImageRequest) -> Incoming:
-        controlnets = [self._controlnets.load(use.id) for use in request.controlnets]
-        loras = [(self._loras.load(use.id), use.scale) for use in request.loras]
+        with self.timeline.about({"request_id": request.request_id}):
+            controlnets = [self._controlnets.load(use.id) for use in request.controlnets]
+            loras = [(self._loras.load(use.id), use.scale) for use in request.loras]
         return Incoming(request, controlnets, loras)
 
 

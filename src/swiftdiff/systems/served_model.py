@@ -26,6 +26,7 @@ from swiftdiff.pipeline.schedule import Schedule
 from swiftdiff.pipeline.split_unet import Prompt
 from swiftdiff.pipeline.workplace import Workplace
 from swiftdiff.request import ImageRequest
+from swiftdiff.telemetry.timeline import OFF, Timeline, spanned
 
 Prompts = tuple[Prompt, Prompt | None]
 
@@ -54,6 +55,7 @@ class ServedModel:
     """
 
     def __init__(self, pipe: Any, switches: SwiftdiffConfig, num_threads: int) -> None:
+        self._timeline: Timeline = OFF
         self._pipe = pipe
         self._switches = switches
         self._device: torch.device = pipe.unet.device
@@ -117,6 +119,13 @@ class ServedModel:
         changed = (plan.components for plan, _ in self._text_patcher.applied)
         return not any(components & set(TEXT_ENCODERS) for components in changed)
 
+    def record_to(self, timeline: Timeline) -> None:
+        """Show in a timeline what the lanes do from now on."""
+        self._timeline = timeline
+        for lane in (*self._workplace.lanes, self._encoder, self.decoder):
+            if lane is not None:
+                lane.timeline = timeline
+
     def replay_kind(self, device: torch.device) -> ReplayKind:
         """Return how networks run on a device."""
         return _GRAPHS[device.type] if self._switches.graph_replay else "eager"
@@ -129,6 +138,7 @@ class ServedModel:
         """Begin to encode a request's prompts; the text encoders must not be patched until it is done."""
         width, height = self.size_of(request)
 
+        @spanned("text_encode")
         def work() -> Prompts:
             return encode_prompts(
                 self._pipe,
@@ -140,7 +150,8 @@ class ServedModel:
                 height=height,
             )
 
-        return self._encoder.submit(work)
+        with self._timeline.about({"request_id": request.request_id}):  # it may be the next one's
+            return self._encoder.submit(work)
 
     def control_input(
         self, request: ImageRequest, index: int, network: Replicas[ServedControlNet], image: Image

@@ -9,6 +9,7 @@ from swiftdiff.pipeline.job import StepChange
 from swiftdiff.systems.incoming import Incoming
 from swiftdiff.systems.served_model import TEXT_ENCODERS, Prompts, ServedModel
 from swiftdiff.telemetry.stages import StageTimer
+from swiftdiff.telemetry.timeline import Details
 
 
 class Service:
@@ -18,7 +19,8 @@ class Service:
         model: The model.
         incoming: The request and its claims on adapters.
         bound: The step that waits for LoRAs which have not arrived.
-        timer: Gets the stages ``text_encode``, ``lora_wait`` and ``lora_patch``.
+        timer: Gets the stages ``text_encode``, ``lora_wait`` and ``lora_patch``. Its timeline gets a span for
+            each step and patch, and is told which step the serving thread is at.
         look_ahead: Called before every step: lets loads for waiting requests begin, and returns the request
             whose prompt should be encoded next, if any.
 
@@ -40,6 +42,9 @@ class Service:
         self._loras = ArrivingLoras(incoming.loras, model.patchers, bound)
         self._timer = timer
         self._look_ahead = look_ahead
+        self._timeline = timer.timeline
+        self._about: Details = {"request_id": incoming.request.request_id}
+        self._step_began_s: float | None = None
         self._ahead: Incoming | None = None
         self.first_steps: dict[str, int] = {}
         self.between_steps_s = 0.0
@@ -62,6 +67,8 @@ class Service:
     def before_step(self, step: int) -> StepChange | None:
         """Patch what has arrived, or wait for it at the bound; see `pipeline.denoise.BeforeStep`."""
         began = self._timer.now()
+        self._end_step(began)
+        self._timeline.tell({**self._about, "step": step})
         try:
             change = self._change(step) if step else None  # the first boundary was `encode_first`'s
             following = self._look_ahead()
@@ -70,7 +77,13 @@ class Service:
                 self._ahead = following
             return change
         finally:
-            self.between_steps_s += self._timer.now() - began
+            self._step_began_s = self._timer.now()
+            self.between_steps_s += self._step_began_s - began
+
+    def end_steps(self, ended_s: float) -> None:
+        """Note that the last step ended, by the timer's clock."""
+        self._end_step(ended_s)
+        self._timeline.tell(self._about)
 
     def close(self) -> None:
         """Wait for what reads the text encoders: they may be patched now."""
@@ -90,12 +103,29 @@ class Service:
             return Boundary()
         began = self._timer.now()
         boundary = self._loras.patch_arrived(step)
-        elapsed_s = self._timer.now() - began
+        ended = self._timer.now()
+        elapsed_s = ended - began
         if self._incoming.loras:
             self._timer.add("lora_wait", boundary.wait_s)
             self._timer.add("lora_patch", elapsed_s - boundary.wait_s)
+            self._show(boundary, began, ended)
         self.first_steps.update({lora.adapter_id: lora.step for lora in boundary.patched})
         return boundary
+
+    def _show(self, boundary: Boundary, began_s: float, ended_s: float) -> None:
+        """Show in the timeline that loads were waited for, which comes first, and what was patched then."""
+        patch_began_s = began_s + boundary.wait_s
+        if boundary.wait_s:
+            self._timeline.add("lora_wait", began_s, patch_began_s, self._timeline.context)
+        if boundary.patched:
+            names = ", ".join(lora.adapter_id for lora in boundary.patched)
+            about = {**self._about, "step": boundary.patched[0].step, "adapter": names}
+            self._timeline.add("lora_patch", patch_began_s, ended_s, about)
+
+    def _end_step(self, ended_s: float) -> None:
+        if self._step_began_s is not None:
+            self._timeline.add("step", self._step_began_s, ended_s, self._timeline.context)
+            self._step_began_s = None
 
     def _encode(self, *, anew: bool = False) -> Prompts:
         with self._timer.stage("text_encode"):

@@ -40,6 +40,7 @@ from swiftdiff.systems.no_store import no_store
 from swiftdiff.systems.served_model import TEXT_ENCODERS, ServedModel
 from swiftdiff.systems.service import Service
 from swiftdiff.telemetry.stages import StageTimer
+from swiftdiff.telemetry.timeline import OFF, Timeline
 
 
 class SwiftdiffSystem:
@@ -83,6 +84,7 @@ class SwiftdiffSystem:
             AdapterCache(int(switches.lora_cache_mb * 1e6), switches.eviction),
             max_concurrent=switches.max_concurrent_loads,
             retry=retry,
+            kind="lora",
         )
         self._controlnets = ResidentControlNets(
             self._read_controlnet(config),
@@ -98,6 +100,7 @@ class SwiftdiffSystem:
         )
         self._incoming = IncomingRequests(self._controlnets, self._loras)
         self._waiting: Waiting = lambda limit: []
+        self._timeline: Timeline = OFF
         self._current: Incoming | None = None
         self._service: Service | None = None
         self._in_weights: tuple[LoraUse, ...] | None = ()  # None: a request failed on its way, who knows
@@ -107,6 +110,14 @@ class SwiftdiffSystem:
         if self._switches.prefetch:
             self._waiting = waiting
 
+    def record_to(self, timeline: Timeline) -> None:
+        """Show lanes, loads, patches and steps in a timeline; see `ServingSystem.record_to`."""
+        self._timeline = timeline
+        self._incoming.timeline = timeline
+        self._loras.timeline = timeline
+        self._controlnets.record_to(timeline)
+        self._model.record_to(timeline)
+
     def warm_up(self) -> None:
         """Make small pictures on every arrangement of lanes, which captures their graphs."""
         with quiet_libraries():
@@ -114,7 +125,7 @@ class SwiftdiffSystem:
 
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         """Make a request's pictures; see `ServingSystem.serve`."""
-        timer = StageTimer(self._model.synchronize)
+        timer = StageTimer(self._model.synchronize, self._timeline)
         self._current = incoming = self._incoming.claim(request)
         self._look_ahead()  # now, for this request may have to wait for adapters of its own
         self._in_weights = None
@@ -133,7 +144,10 @@ class SwiftdiffSystem:
             ]
             latents = self._model.denoise(request, prompts, controls, service.before_step)
             _check_finite(latents, request)
-            timer.add("denoise", timer.now() - began - service.between_steps_s)
+            ended = timer.now()
+            service.end_steps(ended)
+            timer.add("denoise", ended - began - service.between_steps_s)
+            self._timeline.add("denoise", began, ended, self._timeline.context)
             pictures = self._decode(latents, timer)
         self._in_weights = request.loras
         records = bound.note_in(incoming.records(service.first_steps.get))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from swiftdiff.telemetry.timeline import OFF, Timeline
 
 
 class StageTimer:
@@ -13,17 +14,21 @@ class StageTimer:
     Args:
         synchronize: Called before each reading, so that a device's queued work is counted in the stage that
             queued it.
-        clock: Seconds from any moment.
+        timeline: Gets a span for each `stage`; its clock is the timer's too.
+
+    Attributes:
+        seconds: What each stage took so far.
+        timeline: As it was given.
     """
 
     def __init__(
         self,
         synchronize: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.perf_counter,
+        timeline: Timeline = OFF,
     ) -> None:
         self.seconds: dict[str, float] = {}
         self._synchronize = synchronize
-        self._clock = clock
+        self.timeline = timeline
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -32,12 +37,17 @@ class StageTimer:
         try:
             yield
         finally:
-            self.add(name, self.now() - began)
+            self.add_span(name, began, self.now())
 
     def now(self) -> float:
         """Return the clock's reading once the device has caught up."""
         self._synchronize()
-        return self._clock()
+        return self.timeline.now()
+
+    def add_span(self, name: str, began_s: float, ended_s: float) -> None:
+        """Count a stretch of time, read with `now`, for stage ``name``, and show it in the timeline."""
+        self.add(name, ended_s - began_s)
+        self.timeline.add(name, began_s, ended_s, self.timeline.context)
 
     def add(self, name: str, seconds: float) -> None:
         """Count ``seconds`` for stage ``name``."""
