@@ -9,6 +9,8 @@ from swiftdiff.errors import ConfigError
 from swiftdiff.resources import workloads_root
 
 MINIMAL = 'name = "a"\nengine = "diffusers"\n'
+ENGINE = MINIMAL + "[swiftdiff]\n"
+NIRVANA = MINIMAL + "[nirvana]\n"
 EMULATE = MINIMAL + "[adapters.emulate]\n"
 
 
@@ -25,6 +27,15 @@ def test_a_written_config_spells_its_defaults_out() -> None:
     text = parse_config(MINIMAL).to_toml()
     assert 'model = "shapes"' in text
     assert "max_cached_controlnets = 8" in text
+
+
+def test_lists_are_read_as_tuples_at_any_depth() -> None:
+    lists = 'lanes = ["cpu:0", "cpu:1"]\nguidance_interval = [0, 5.5]\n[nirvana]\nskips = [[0.9, 0.25]]'
+    config = parse_config(ENGINE + lists)
+    assert config.swiftdiff.lanes == ("cpu:0", "cpu:1")
+    assert config.swiftdiff.guidance_interval == (0.0, 5.5)
+    assert config.nirvana.skips == ((0.9, 0.25),)
+    assert parse_config(config.to_toml()) == config
 
 
 @pytest.mark.parametrize(
@@ -57,6 +68,27 @@ def test_a_written_config_spells_its_defaults_out() -> None:
         (EMULATE + "latency_ms = 1\njitter = inf", "emulate.jitter is inf, but must be a finite number"),
         (EMULATE + "latency_ms = 1\njitter = 11", "emulate.jitter is 11, but must be at most 10"),
         (EMULATE + "jitter = 0.5", "must be latency_ms or bandwidth_mb_s too, which jitter can vary"),
+        (ENGINE + "controlnet_reuse = 0", "swiftdiff.controlnet_reuse is 0, but must be at least 1"),
+        (ENGINE + "step_cache = 1.5", "swiftdiff.step_cache is 1.5, but must be an integer"),
+        (ENGINE + "guidance_interval = [5, 1]", "must be two noise levels, the lower one first"),
+        (ENGINE + "guidance_interval = [1, 1]", "must be two noise levels, the lower one first"),
+        (ENGINE + "guidance_interval = [-1, 5]", "guidance_interval[0] is -1, but must be at least 0"),
+        (ENGINE + "guidance_interval = [1]", "field swiftdiff.guidance_interval[1] is missing"),
+        (ENGINE + "guidance_interval = [0, inf]", "guidance_interval[1] is inf, but must be a finite number"),
+        (ENGINE + "guidance_interval = 5", "swiftdiff.guidance_interval is 5, but must be a list"),
+        (NIRVANA + "cache_mb = -1", "nirvana.cache_mb is -1, but must be at least 0"),
+        (NIRVANA + 'eviction = "lfu"', "nirvana.eviction is 'lfu', but must be one of 'lcbfu' or 'lru'"),
+        (NIRVANA + "skips = []", "nirvana.skips is (), but must be"),
+        (NIRVANA + "skips = [[0.9, 1.0]]", "nirvana.skips[0][1] is 1.0, but must be less than 1"),
+        (NIRVANA + "skips = [[1.5, 0.1]]", "nirvana.skips[0][0] is 1.5, but must be at most 1"),
+        (
+            NIRVANA + "skips = [[0.9, 0.1], [0.8, 0.2]]",
+            "must be pairs of which similarity and share both rise",
+        ),
+        (
+            NIRVANA + "skips = [[0.8, 0.2], [0.9, 0.1]]",
+            "must be pairs of which similarity and share both rise",
+        ),
         (EMULATE + 'latency_file = ""', "latency_file is '', but must be a string that is not empty"),
         (EMULATE + 'latency_file = "a.csv"\nlatency_ms = 1', "must be either a latency_file or latency_ms"),
         (

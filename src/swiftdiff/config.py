@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from swiftdiff.errors import ConfigError
 from swiftdiff.validation import StrictModel, describe
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 SchedulerName = Literal["euler", "dpmpp_2m", "ddim"]
+NoiseLevel = Annotated[float, Field(ge=0)]
+Similarity = Annotated[float, Field(ge=-1, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class StoreEmulationConfig(StrictModel):
@@ -106,7 +110,7 @@ class DiffusersConfig(StrictModel):
 
 
 class SwiftdiffConfig(StrictModel):
-    """Switches of the engine ``swiftdiff``. All but ``bal_k`` above 0 are exact.
+    """Switches of the engine ``swiftdiff``. All are exact but ``bal_k`` above 0 and the last three.
 
     Attributes:
         lanes: Where it computes, such as ``["cuda:0", "cuda:1"]`` or ``["cpu:0", "cpu:1"]``; None is two
@@ -132,6 +136,12 @@ class SwiftdiffConfig(StrictModel):
         eviction: Which adapter leaves a full cache: the least recently or least frequently used.
         max_concurrent_loads: Adapters read from the store at one time.
         load_attempts: Reads of an adapter whose store does not answer, before its request fails.
+        controlnet_reuse: Steps for which ControlNets' residuals are used; 1 computes them at every step, and
+            is exact.
+        guidance_interval: Noise levels (sigmas, the standard deviation of the noise) above the first and up
+            to the second are guided, the others are not (arXiv 2404.07724); None guides all, and is exact.
+        step_cache: Steps for which the UNet's deep features are used (arXiv 2312.00858, DeepCache); 1
+            computes them at every step, and is exact.
     """
 
     lanes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -151,6 +161,16 @@ class SwiftdiffConfig(StrictModel):
     eviction: Literal["lru", "lfu"] = "lru"
     max_concurrent_loads: Annotated[int, Field(ge=1)] = 4
     load_attempts: Annotated[int, Field(ge=1)] = 3
+    controlnet_reuse: Annotated[int, Field(ge=1)] = 1
+    guidance_interval: tuple[NoiseLevel, NoiseLevel] | None = None
+    step_cache: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _check_that_it_holds_something(cls, interval: tuple[float, float] | None) -> Any:
+        if interval is not None and interval[0] >= interval[1]:
+            raise ValueError("two noise levels, the lower one first")
+        return interval
 
     @model_validator(mode="after")
     def _check_that_auto_has_a_table(self) -> Self:
@@ -169,6 +189,36 @@ class SwiftdiffConfig(StrictModel):
         )
 
 
+class NirvanaConfig(StrictModel):
+    """Options of the engine ``nirvana``, which serves by those of ``diffusers`` besides.
+
+    Attributes:
+        skips: Pairs of a similarity of prompts (a cosine, -1 to 1) and the share of steps that are skipped
+            from it on, both rising. The default is the published one, for CLIP: other text encoders spread
+            prompts otherwise.
+        cache_mb: Host memory for latents, in 10^6 bytes.
+        eviction: What leaves a full cache: ``lcbfu`` the least of uses times steps saved, as published;
+            ``lru`` the least recently used.
+    """
+
+    skips: Annotated[tuple[tuple[Similarity, Share], ...], Field(min_length=1)] = (
+        (0.65, 0.1),
+        (0.75, 0.2),
+        (0.85, 0.3),
+        (0.9, 0.4),
+        (0.95, 0.5),
+    )
+    cache_mb: Annotated[float, Field(ge=0)] = 1000.0
+    eviction: Literal["lcbfu", "lru"] = "lcbfu"
+
+    @field_validator("skips")
+    @classmethod
+    def _check_that_both_rise(cls, skips: tuple[tuple[float, float], ...]) -> Any:
+        if any(a[0] >= b[0] or a[1] >= b[1] for a, b in itertools.pairwise(skips)):
+            raise ValueError("pairs of which similarity and share both rise")
+        return skips
+
+
 class ServingConfig(StrictModel):
     """One way of serving a trace.
 
@@ -183,10 +233,11 @@ class ServingConfig(StrictModel):
         adapters: The adapter store.
         diffusers: Options of the engine ``diffusers``.
         swiftdiff: Switches of the engine ``swiftdiff``.
+        nirvana: Options of the engine ``nirvana``.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
-    engine: Literal["diffusers", "swiftdiff"]
+    engine: Literal["diffusers", "swiftdiff", "nirvana"]
     model: Annotated[str, Field(min_length=1)] = "shapes"
     device: Annotated[str, Field(min_length=1)] = "cpu"
     dtype: Dtype = "float32"
@@ -195,6 +246,7 @@ class ServingConfig(StrictModel):
     adapters: AdapterStoreConfig = AdapterStoreConfig()
     diffusers: DiffusersConfig = DiffusersConfig()
     swiftdiff: SwiftdiffConfig = SwiftdiffConfig()
+    nirvana: NirvanaConfig = NirvanaConfig()
 
     def to_toml(self) -> str:
         """Return the whole config, defaults written out; reading it gives an equal config."""
@@ -226,9 +278,16 @@ def parse_config(text: str, where: str = "config") -> ServingConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {error}") from error
     try:
-        return ServingConfig.model_validate(values)
+        return ServingConfig.model_validate(_with_tuples(values))
     except ValidationError as error:
         raise ConfigError(f"{where}: {describe(error, ServingConfig)}") from error
+
+
+def _with_tuples(value: Any) -> Any:
+    """Return what TOML gave with tuples for its lists: frozen models hold tuples and take nothing else."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _reason(error: Exception) -> str:

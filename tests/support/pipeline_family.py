@@ -97,10 +97,10 @@ class Family:
             ).images
         return latents
 
-    def unets(self, replay: ReplayKind = "eager") -> Replicas[SplitUNet]:
-        return Replicas("the UNet", {CPU: SplitUNet(self.base.unet, replay)})
+    def unets(self, replay: ReplayKind = "eager", *, shallow: bool = False) -> Replicas[SplitUNet]:
+        return Replicas("the UNet", {CPU: SplitUNet(self.base.unet, replay, with_shallow_path=shallow)})
 
-    def job(self, case: Case, replay: ReplayKind = "eager") -> DenoiseJob:
+    def job(self, case: Case, replay: ReplayKind = "eager", *, shallow: bool = False) -> DenoiseJob:
         width, height = case.size
         scheduler = make_scheduler(case.scheduler, self.base.scheduler.config)
         schedule = Schedule(scheduler, case.steps, CPU)
@@ -116,7 +116,10 @@ class Family:
         generators = [torch.Generator("cpu").manual_seed(5 + i) for i in range(case.num_images)]
         controls = [
             ControlInput(
-                Replicas(f"ControlNet {index}", {CPU: ServedControlNet(self.controlnets[index], replay)}),
+                Replicas(
+                    f"ControlNet {index}",
+                    {CPU: ServedControlNet(self.controlnets[index], replay, with_shallow_path=shallow)},
+                ),
                 prepare_control_image(self.base, image, width=width, height=height),
                 case.scales[index],
                 case.starts[index],

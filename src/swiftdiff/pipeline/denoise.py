@@ -1,7 +1,7 @@
 """The denoise loop: patch what arrived, start ControlNets and encoder half, join, decode, step.
 
 It equals the stock SDXL pipelines' loop: bit for bit if both guidance halves share a lane, and up to the
-rounding of a batch split in two if each has its own.
+rounding of a batch split in two if each has its own; with `Approximations` it does not.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from swiftdiff.pipeline.controlnets import ControlNets
-from swiftdiff.pipeline.guidance import GuidedUNet
+from swiftdiff.pipeline.approximations import Approximations
 from swiftdiff.pipeline.job import DenoiseJob, StepChange
 from swiftdiff.pipeline.networks import SplitUNet
 from swiftdiff.pipeline.placement import Placement
 from swiftdiff.pipeline.replicas import Replicas
-from swiftdiff.pipeline.shard import make_shards
+from swiftdiff.pipeline.request_networks import RequestNetworks
 from swiftdiff.pipeline.work import Work
 
 BeforeStep = Callable[[int], StepChange | None]
@@ -43,19 +42,30 @@ class Denoiser:
         unets: The UNet on the device of each of the placement's UNet lanes.
         placement: Which lane computes what.
         reuse_invariants: Compute what does not change over a request's steps once; false is for comparison.
+        approximations: What is left out; a step cache needs UNets with a shallow path.
+        unguided: Which lane computes what at steps outside the guidance interval; None is as at the others.
 
     Raises:
         ConfigError: A lane's device has no UNet.
     """
 
     def __init__(
-        self, unets: Replicas[SplitUNet], placement: Placement, *, reuse_invariants: bool = True
+        self,
+        unets: Replicas[SplitUNet],
+        placement: Placement,
+        *,
+        reuse_invariants: bool = True,
+        approximations: Approximations | None = None,
+        unguided: Placement | None = None,
     ) -> None:
-        for lane in placement.unet:
+        self._placement = placement
+        self._unguided = unguided or placement
+        self._unet_lanes = tuple(dict.fromkeys((*placement.unet, *self._unguided.unet)))
+        for lane in self._unet_lanes:
             unets.on(lane)
         self._unets = unets
-        self._placement = placement
         self._reuse = reuse_invariants
+        self._approximations = approximations or Approximations()
 
     def denoise(self, job: DenoiseJob, before_step: BeforeStep = lambda step: None) -> Denoised:
         """Return a request's denoised latents.
@@ -69,30 +79,31 @@ class Denoiser:
         Raises:
             Exception: What a lane or the hook raised. By then no lane works for the request any more.
         """
-        waited_s = [lane.waited_s for lane in self._placement.unet]
+        waited_s = [lane.waited_s for lane in self._unet_lanes]
         with torch.inference_mode(), Work() as work:
             latents = self._run(job, before_step, work)
-        waits = [lane.waited_s - before for lane, before in zip(self._placement.unet, waited_s, strict=True)]
+        waits = [lane.waited_s - before for lane, before in zip(self._unet_lanes, waited_s, strict=True)]
         return Denoised(latents, max(waits))
 
     def _run(self, job: DenoiseJob, before_step: BeforeStep, work: Work) -> torch.Tensor:
         schedule, latents = job.schedule, job.latents
-        unet, controlnets = self._make_unet(job, work), self._make_controlnets(job, work)
+        networks = RequestNetworks(
+            job,
+            self._unets,
+            placement=self._placement,
+            unguided=self._unguided,
+            approximations=self._approximations,
+            reuse=self._reuse,
+            work=work,
+        )
         for step in range(len(schedule)):
             if (change := before_step(step)) is not None:
-                job = change.apply_to(job)
-                unet = self._make_unet(job, work)  # what it was told came from other weights
-                controlnets = self._make_controlnets(job, work) if change.changes_prompt else controlnets
+                networks.change(change)
+            unet, controlnets = networks.at(step)
             sample = schedule.scale(latents, step)
-            residuals = controlnets.start(sample, step)
+            residuals = controlnets.start(sample, step, shallow=unet.is_shallow(step))
             encoded = unet.encode(sample, step)
             noise = unet.decode(encoded, residuals)
             latents = schedule.advance(noise, step, latents)
             work.settle()
         return latents
-
-    def _make_unet(self, job: DenoiseJob, work: Work) -> GuidedUNet:
-        return GuidedUNet(self._unets, job, make_shards(job, self._placement), self._reuse, work)
-
-    def _make_controlnets(self, job: DenoiseJob, work: Work) -> ControlNets:
-        return ControlNets(job, make_shards(job, self._placement), self._placement, self._reuse, work)

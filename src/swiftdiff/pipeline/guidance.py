@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import torch
 
+from swiftdiff.pipeline.approximations import Kept
 from swiftdiff.pipeline.conditioning import Conditioning
-from swiftdiff.pipeline.controlnets import Residuals, join_residuals
+from swiftdiff.pipeline.controlnets import Residuals, join_residuals, of_shallow_path
 from swiftdiff.pipeline.job import DenoiseJob
 from swiftdiff.pipeline.lane import LaneFuture
 from swiftdiff.pipeline.networks import SplitUNet
@@ -19,7 +20,7 @@ from swiftdiff.pipeline.shard import Shard
 from swiftdiff.pipeline.work import Work
 from swiftdiff.telemetry.timeline import spanned
 
-# Time embedding, middle block's output, then skip connections.
+# Time embedding, middle block's output, then skip connections; on the shallow path no middle block's.
 Encoded = tuple[torch.Tensor, ...]
 
 
@@ -32,14 +33,27 @@ class GuidedUNet:
         shards: Of its batch.
         reuse: Compute what does not change over the steps once.
         work: Where the request's work is noted.
+        num_steps_kept: Steps for which deep features are used; more than 1 needs UNets with a shallow path.
     """
 
     def __init__(
-        self, unets: Replicas[SplitUNet], job: DenoiseJob, shards: Sequence[Shard], reuse: bool, work: Work
+        self,
+        unets: Replicas[SplitUNet],
+        job: DenoiseJob,
+        shards: Sequence[Shard],
+        reuse: bool,
+        work: Work,
+        *,
+        num_steps_kept: int = 1,
     ) -> None:
         self._guidance_scale = job.guidance_scale if job.is_guided else None
         timesteps = job.schedule.timesteps
         self._runs = [_UNetRun(unets.on(shard.lane), shard, timesteps, reuse, work) for shard in shards]
+        self._deep = Kept(num_steps_kept)
+
+    def is_shallow(self, step: int) -> bool:
+        """Tell whether a step takes the shallow path, with deep features from before."""
+        return self._deep.serves(step)
 
     def encode(self, sample: torch.Tensor, step: int) -> list[LaneFuture[Encoded]]:
         """Start the encoder halves.
@@ -48,7 +62,10 @@ class GuidedUNet:
             sample: Scaled latents, [pictures, channels, height, width].
             step: Number of the step.
         """
-        return [run.encode(sample, step) for run in self._runs]
+        shallow = self.is_shallow(step)
+        if not shallow:
+            self._deep.computed(step)
+        return [run.encode(sample, step, shallow) for run in self._runs]
 
     def decode(
         self,
@@ -89,9 +106,10 @@ class _UNetRun:
         self._reuse = reuse
         self._work = work
         self._conditioning: LaneFuture[Conditioning] | None = None
+        self._deep: torch.Tensor | None = None  # the lane's alone
 
-    def encode(self, sample: torch.Tensor, step: int) -> LaneFuture[Encoded]:
-        return self._work.submit(self._shard.lane, self._encode, self._told(), sample, step)
+    def encode(self, sample: torch.Tensor, step: int, shallow: bool) -> LaneFuture[Encoded]:
+        return self._work.submit(self._shard.lane, self._encode, self._told(), sample, step, shallow)
 
     def decode(
         self, encoded: LaneFuture[Encoded], several: Sequence[LaneFuture[Residuals]]
@@ -112,15 +130,27 @@ class _UNetRun:
         return self._conditioning
 
     @spanned("unet_encode")
-    def _encode(self, conditioning: Conditioning, sample: torch.Tensor, step: int) -> Encoded:
+    def _encode(self, conditioning: Conditioning, sample: torch.Tensor, step: int, shallow: bool) -> Encoded:
         time = conditioning.time(step)
-        return (time, *self._unet.encode(self._shard.expand(sample), time, *conditioning.prompt(0)))
+        encode = self._unet.shallow.encode if shallow and self._unet.shallow else self._unet.encode
+        return (time, *encode(self._shard.expand(sample), time, *conditioning.prompt(0)))
 
-    @spanned("unet_decode")
     def _decode(
         self, conditioning: Conditioning, encoded: Encoded, several: Sequence[Residuals]
     ) -> torch.Tensor:
         time, *outputs = encoded
-        hidden, *skips = join_residuals(outputs, several)
-        noise: torch.Tensor = self._unet.decode(hidden, time, *skips, *conditioning.prompt(1))
+        prompt, shallow = conditioning.prompt(1), self._unet.shallow
+        noise: torch.Tensor
+        if shallow is None:
+            hidden, *skips = join_residuals(outputs, several)
+            noise = self._unet.decode(hidden, time, *skips, *prompt)
+            return noise
+        count = shallow.num_skips
+        if len(outputs) == count:
+            skips = join_residuals(outputs, [of_shallow_path(residuals, count) for residuals in several])
+        else:
+            hidden, *skips = join_residuals(outputs, several)
+            self._deep = shallow.decode_deep(hidden, time, *skips, *prompt)
+        assert self._deep is not None  # a request's first step is never shallow
+        noise = shallow.decode(self._deep, time, *skips[:count], *prompt)
         return noise

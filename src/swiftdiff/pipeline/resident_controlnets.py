@@ -59,6 +59,7 @@ class ResidentControlNets:
         retry: For stores that do not answer.
         traces: Graphs that ControlNets of one architecture share; None is a place of their own.
         tune: Run ControlNets by `kernels.tuned`.
+        with_shallow_path: Split them for a step cache too.
         copy_to: Copies a ControlNet to a device.
         clock: Seconds from any moment.
     """
@@ -76,6 +77,7 @@ class ResidentControlNets:
         retry: RetryPolicy | None = None,
         traces: TracedGraphs | None = None,
         tune: bool = False,
+        with_shallow_path: bool = False,
         copy_to: Callable[[ControlNetModel, torch.device], ControlNetModel] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -84,6 +86,7 @@ class ResidentControlNets:
         self._replay_kind = replay_kind
         self._traces = TracedGraphs() if traces is None else traces
         self._tune = tune
+        self._with_shallow_path = with_shallow_path
         self._copy_to = copy_to or copy_to_device
         self._clock = clock
         self._host = AdapterLoader(
@@ -163,7 +166,13 @@ class ResidentControlNets:
         return copy_from_host
 
     def _serve(self, controlnet: ControlNetModel, device: torch.device) -> ServedControlNet:
-        return ServedControlNet(controlnet, self._replay_kind(device), self._traces, tune=self._tune)
+        return ServedControlNet(
+            controlnet,
+            self._replay_kind(device),
+            self._traces,
+            tune=self._tune,
+            with_shallow_path=self._with_shallow_path,
+        )
 
 
 def copy_to_device(controlnet: ControlNetModel, device: torch.device) -> ControlNetModel:

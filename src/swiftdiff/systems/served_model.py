@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from PIL.Image import Image
 from swiftdiff.adapters.model_layers import ModelLayers
 from swiftdiff.adapters.patcher import WeightPatcher
 from swiftdiff.config import SwiftdiffConfig
+from swiftdiff.pipeline.approximations import Approximations
 from swiftdiff.pipeline.decoding import decode, prepare_vae
 from swiftdiff.pipeline.denoise import BeforeStep, Denoiser
 from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs
@@ -48,6 +50,7 @@ class ServedModel:
         layers: What LoRAs may change.
         patchers: One for the UNet on each device, and one for the text encoders.
         native_side: Of a picture when a request names no size, in pixels.
+        approximations: What denoising leaves out.
 
     Raises:
         ModelError: The model cannot be split, or its weights have a type that cannot be patched.
@@ -58,6 +61,9 @@ class ServedModel:
         self._timeline: Timeline = OFF
         self._pipe = pipe
         self._switches = switches
+        self.approximations = Approximations(
+            switches.controlnet_reuse, switches.guidance_interval, switches.step_cache
+        )
         self._device: torch.device = pipe.unet.device
         self.native_side = int(pipe.default_sample_size * pipe.vae_scale_factor)
         self.layers = ModelLayers.of(
@@ -82,7 +88,12 @@ class ServedModel:
             pipe.vae.decoder = tuned(pipe.vae.decoder, fixed=True)
         unets = {device: self._copy_unet(device) for device in self._workplace.devices}
         halves = {
-            device: SplitUNet(unet, self.replay_kind(device), tune=switches.tuned_kernels)
+            device: SplitUNet(
+                unet,
+                self.replay_kind(device),
+                tune=switches.tuned_kernels,
+                with_shallow_path=self.has_step_cache,
+            )
             for device, unet in unets.items()
         }
         self._unets = Replicas("the UNet", halves)
@@ -112,6 +123,11 @@ class ServedModel:
     def unet(self) -> Any:
         """The base's UNet, to check adapters against."""
         return self._pipe.unet
+
+    @property
+    def has_step_cache(self) -> bool:
+        """Tell whether networks need their shallow path too."""
+        return self.approximations.step_cache > 1
 
     @property
     def text_is_pristine(self) -> bool:
@@ -168,16 +184,31 @@ class ServedModel:
         prompts: Prompts,
         controls: Sequence[ControlInput],
         before_step: BeforeStep = lambda step: None,
+        *,
+        approximations: Approximations | None = None,
     ) -> torch.Tensor:
-        """Return a request's denoised latents; see `Denoiser.denoise`."""
+        """Return a request's denoised latents; see `Denoiser.denoise`.
+
+        Args:
+            request: The request.
+            prompts: Its prompts.
+            controls: Its ControlNets.
+            before_step: Called before each step.
+            approximations: In place of the model's.
+        """
         width, height = self.size_of(request)
         seeds = [request.seed + index for index in range(request.num_images)]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         schedule = Schedule(self._pipe.scheduler, request.num_inference_steps, self._device, generators)
         latents = draw_latents(self._pipe, schedule, generators, width=width, height=height)
         job = DenoiseJob(latents, schedule, *prompts, request.guidance_scale, tuple(controls))
-        placement = self._workplace.place(guided=job.is_guided, num_controlnets=len(controls))
-        denoiser = Denoiser(self._unets, placement, reuse_invariants=self._switches.reuse_invariants)
+        denoiser = Denoiser(
+            self._unets,
+            self._workplace.place(guided=job.is_guided, num_controlnets=len(controls)),
+            reuse_invariants=self._switches.reuse_invariants,
+            approximations=approximations or self.approximations,
+            unguided=self._workplace.place(guided=False, num_controlnets=len(controls)),
+        )
         return denoiser.denoise(job, before_step).latents
 
     def decode(self, latents: torch.Tensor) -> list[Image]:
@@ -189,18 +220,23 @@ class ServedModel:
         return (self.decoder or self._workplace.widest).submit(decode, self._pipe, latents)
 
     def warm_up(self, traces: TracedGraphs | None) -> None:
-        """Make pictures of two steps on every arrangement of lanes, which captures their graphs.
+        """Make pictures of few steps on every arrangement of lanes, which captures their graphs.
 
         Args:
             traces: Where ControlNets' graphs are kept; None if there are no ControlNets to come.
         """
-        request = ImageRequest(request_id="warm-up", timestamp=0, prompt="", num_inference_steps=2)
+        kept = self.approximations
+        # As many as come by every part: the last step is shallow for the UNet and for its ControlNets.
+        num_steps = max(2, min(kept.step_cache, kept.controlnet_reuse + 1))
+        request = ImageRequest(request_id="warm-up", timestamp=0, prompt="", num_inference_steps=num_steps)
+        everywhere = replace(kept, guidance_interval=None)  # few steps may all lie outside it
         with torch.inference_mode():
             inputs = [(), *(() if traces is None else ((self._blank_control(traces),),))]
             for guidance_scale in (5.0, 1.0):
                 asked = request.model_copy(update={"guidance_scale": guidance_scale})
                 for controls in inputs:
-                    latents = self.denoise(asked, self.encode(asked).result(), controls)
+                    prompts = self.encode(asked).result()
+                    latents = self.denoise(asked, prompts, controls, approximations=everywhere)
             self.decode(latents)
 
     def restore(self) -> None:
@@ -237,6 +273,7 @@ class ServedModel:
                 self.replay_kind(device),
                 traces,
                 tune=self._switches.tuned_kernels,
+                with_shallow_path=self.has_step_cache,
             )
             for device in self.network_devices
         }

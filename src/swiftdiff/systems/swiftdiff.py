@@ -4,8 +4,8 @@ The method is SwiftDiffusion's (arXiv 2407.02031); every part is a switch of `Sw
 serves and owns the weights: it patches them between steps, when no lane computes, and nothing else ever
 changes them. Loader threads read files and never touch the model.
 
-With ``bal_k`` 0 the pictures are the stock pipeline's up to rounding: guidance's halves are computed apart,
-and LoRAs are added to the pristine weights as one sum.
+With ``bal_k`` 0 and no other approximate switch the pictures are the stock pipeline's up to rounding:
+guidance's halves are computed apart, and LoRAs are added to the pristine weights as one sum.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from swiftdiff.pipeline.graphs import TracedGraphs
 from swiftdiff.pipeline.resident_controlnets import ResidentControlNets
 from swiftdiff.request import ImageRequest, LoraUse
 from swiftdiff.systems.bal_bounds import BalBounds, make_bounds
-from swiftdiff.systems.base import Served, Waiting
+from swiftdiff.systems.base import Exactness, Served, Waiting
 from swiftdiff.systems.control_image import load_control_images
 from swiftdiff.systems.incoming import DEPTH, Incoming, IncomingRequests
 from swiftdiff.systems.no_store import no_store
@@ -63,7 +63,6 @@ class SwiftdiffSystem:
         switches = config.swiftdiff
         self.name = config.name
         self._bounds = bounds or make_bounds(config)
-        self.exactness = self._bounds.exactness
         self._switches = switches
         self._source = source = resolve_model(config.model)
         self._store = store or open_store(config.adapters, source.adapter_url)
@@ -76,6 +75,8 @@ class SwiftdiffSystem:
         )
         self._bounds.check_model({name: getattr(pipe, name) for name in ("unet", *TEXT_ENCODERS)})
         self._model = ServedModel(pipe, switches, num_threads)
+        is_exact = self._bounds.exactness == "exact" and self._model.approximations.are_none
+        self.exactness: Exactness = "exact" if is_exact else "approximate"
         self.num_devices = len(self._model.devices)
         self._traces = TracedGraphs()
         retry = RetryPolicy(switches.load_attempts)
@@ -97,6 +98,7 @@ class SwiftdiffSystem:
             retry=retry,
             traces=self._traces,
             tune=switches.tuned_kernels,
+            with_shallow_path=self._model.has_step_cache,
         )
         self._incoming = IncomingRequests(self._controlnets, self._loras)
         self._waiting: Waiting = lambda limit: []
