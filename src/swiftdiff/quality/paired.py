@@ -12,7 +12,7 @@ from PIL import Image
 
 from .picture_judge import Expectation, PictureJudge
 from .pixels import compare_pixels
-from .quality_report import PictureQuality
+from .quality_report import EXACT_MAX_LEVELS, PictureQuality
 
 Image8 = NDArray[np.uint8]
 _SMALLEST_SIDE = 8  # the window of the structural similarity reaches beyond smaller pictures
@@ -63,14 +63,13 @@ def _measure(pair: PicturePair, judge: PictureJudge) -> PictureQuality:
         raise IncomparableError(f"{pair.after} is {sizes[0]}, the baseline's is {sizes[1]}")
     if min(before.shape[:2]) < _SMALLEST_SIDE:
         raise IncomparableError(f"{pair.after} is smaller than {_SMALLEST_SIDE}×{_SMALLEST_SIDE}")
+    pixels = compare_pixels(before, after)
     expected = pair.expected()
+    scores = judge.score(before, expected)
+    if pixels.max_levels <= EXACT_MAX_LEVELS:
+        return PictureQuality(pair.request_id, pair.index, pair.repeat, pixels, scores, scores)
     return PictureQuality(
-        pair.request_id,
-        pair.index,
-        pair.repeat,
-        compare_pixels(before, after),
-        judge.score(before, expected),
-        judge.score(after, expected),
+        pair.request_id, pair.index, pair.repeat, pixels, scores, judge.score(after, expected)
     )
 
 

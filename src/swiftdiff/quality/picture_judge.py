@@ -74,7 +74,8 @@ class PictureScores:
     Attributes:
         attributes: Share of what the caption says that the picture shows; in a style, of what can be seen in
             it. Not judged with several styles, or with a LoRA that is no style.
-        adherence: How well it follows its control images, the mean over them.
+        adherence: How well it follows its control images, the mean over them. Not judged with LoRAs: a style
+            changes the colours and lines that the measures look at.
         style: Probability that it is in one of the styles of its LoRAs.
     """
 
@@ -142,7 +143,7 @@ def _styled_answers(image: Image8, scene: Scene, style: str) -> list[bool]:
 
 
 def _adherence(image: Image8, expected: Expectation) -> float | None:
-    if not expected.controls:
+    if not expected.controls or expected.styles or expected.has_foreign_lora:
         return None
     size = (image.shape[1], image.shape[0])
     found = []

@@ -53,7 +53,7 @@ class PictureQuality:
         repeat: Which of the system's runs it is of, from 0.
         pixels: How far it is from the baseline's.
         before: The judges' scores of the baseline's.
-        after: Of the system's.
+        after: Of the system's; the baseline's where both are the same up to rounding.
     """
 
     request_id: str

@@ -40,17 +40,10 @@ def verdict_of(report: QualityReport) -> Verdict:
     return Verdict(kind, text, kind in ("differs", "broken", "unknown"))
 
 
-def interval_text(estimate: Estimate, *, is_change: bool = False) -> str:
-    """An estimate as ``0.93 [0.91, 0.95]``; a change has a sign."""
-    sign = "+" if is_change else ""
-    value, low, high = (
-        _plain(format(number, f"{sign}.2f")) for number in (estimate.value, estimate.low, estimate.high)
-    )
-    return f"{value} [{low}, {high}]"
-
-
-def _plain(text: str) -> str:
-    return text[1:] if text in ("-0.00", "+0.00") else text.replace("-", "−")
+def signed(value: float, digits: int = 2) -> str:
+    """A change as text: ``+0.02``, ``−0.31``, and ``0.00`` for what rounds to nothing."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def _judge(report: QualityReport) -> tuple[Kind, str]:
@@ -62,7 +55,7 @@ def _judge(report: QualityReport) -> tuple[Kind, str]:
     if largest <= EXACT_MAX_LEVELS:
         return "same", f"same pictures within {largest}/{MAX_LEVEL} ({count})"
     fallen = ", ".join(
-        f"{SCORE_NAMES[each.name]} {interval_text(each.change, is_change=True)}"
+        f"{SCORE_NAMES[each.name]} {_change(each.change)}"
         for each in report.scores
         if each.has_fallen and each.change is not None
     )
@@ -76,11 +69,19 @@ def _judge(report: QualityReport) -> tuple[Kind, str]:
 
 
 def _alike(report: QualityReport) -> str:
-    ssim = "" if report.ssim is None else f"SSIM {interval_text(report.ssim)}"
+    ssim = "" if report.ssim is None else f"SSIM {_mean(report.ssim)}"
     lows = {each.name: each.change.low for each in report.scores if each.change is not None}
     if not lows:
         return f"other pixels, not judged: {ssim}"
     name = min(lows, key=lambda name: lows[name])
     if lows[name] >= 0:
         return f"alike: {ssim}; no score fell"
-    return f"alike: {ssim}; at worst {SCORE_NAMES[name]} {_plain(f'{lows[name]:.2f}')}"
+    return f"alike: {ssim}; at worst {SCORE_NAMES[name]} {signed(lows[name])}"
+
+
+def _change(estimate: Estimate) -> str:
+    return f"{signed(estimate.value)} [{signed(estimate.low)}, {signed(estimate.high)}]"
+
+
+def _mean(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from swiftdiff.quality.picture_judge import SCORE_NAMES
 from swiftdiff.quality.quality_report import QualityReport, ScoreChange
 from swiftdiff.quality.statistics import Estimate
-from swiftdiff.quality.verdict import interval_text, verdict_of
+from swiftdiff.quality.verdict import signed, verdict_of
 from swiftdiff.report.tables import AUTO, Cell, Column, Table
 
+INTERVAL = "  95 %"
 _Row = tuple[Cell, ...]
 
 
@@ -52,7 +53,8 @@ def _verdict_table(reports: Sequence[QualityReport]) -> Table:
         rows.append((report.system, report.exactness, ("⚠ " if verdict.is_flagged else "") + verdict.text))
     columns = (Column("system"), Column("declared"), Column("pictures"))
     title = f"Is it still the picture of {reports[0].baseline}?"
-    return Table("verdicts", title, columns, tuple(rows))
+    notes = sorted({f"{note[0].upper()}{note[1:]}." for report in reports for note in report.notes})
+    return Table("verdicts", title, columns, tuple(rows), " ".join(notes))
 
 
 def _pixel_table(reports: Sequence[QualityReport]) -> Table:
@@ -61,17 +63,20 @@ def _pixel_table(reports: Sequence[QualityReport]) -> Table:
         ("without a pair", lambda report: report.unpaired or None),
         ("identical", lambda report: report.identical),
         ("within 1 level", lambda report: report.within_rounding),
-        ("SSIM", lambda report: _mean(report.ssim, 3)),
+        ("SSIM, mean", lambda report: _value(report.ssim)),
+        (INTERVAL, lambda report: _interval(report.ssim, 3)),
         ("SSIM, lowest", lambda report: None if report.worst is None else report.worst.pixels.ssim),
-        ("PSNR, dB", lambda report: _mean(report.psnr_db, 1)),
+        ("PSNR, dB", lambda report: _value(report.psnr_db)),
+        (INTERVAL, lambda report: _interval(report.psnr_db, 1)),
         ("largest difference", lambda report: report.max_levels),
-        ("mean difference", lambda report: _mean(report.mean_levels, 2)),
+        ("mean difference", lambda report: _value(report.mean_levels)),
+        (INTERVAL, lambda report: _interval(report.mean_levels, 2)),
     ]
     rows = [(name, *(measure(report) for report in reports)) for name, measure in measures]
     columns = (Column("pixels"), *(Column(report.system, AUTO) for report in reports))
     note = (
-        "Means with 95 % bootstrap intervals over requests. Differences in levels from 0 to 255 of red, "
-        "green and blue; PSNR of the mean square."
+        "Intervals by bootstrap over requests. Differences in levels from 0 to 255 of red, green and blue; "
+        "PSNR of the mean square."
     )
     title = f"Pictures beside those of {reports[0].baseline}"
     return Table("quality", title, columns, _shown(rows), note)
@@ -81,20 +86,25 @@ def _score_table(reports: Sequence[QualityReport]) -> Table:
     """The baseline's means are those of the first system's pairs: all systems have them unless one failed."""
     rows: list[_Row] = []
     for index, name in enumerate(SCORE_NAMES.values()):
-        rows += _score_rows(name, [report.scores[index] for report in reports])
+        rows += _score_rows(name.removeprefix("control "), [report.scores[index] for report in reports])
     for name in dict.fromkeys(each.name for report in reports for each in report.references):
         found = [{each.name: each for each in report.references}.get(name) for report in reports]
         before = next((each.before for each in found if each and each.before), None)
-        rows.append((name, _mean(before, 3), *(_mean(each.after if each else None, 3) for each in found)))
-        rows.append(("  change", None, *(_change(each.change if each else None) for each in found)))
+        rows += _change_rows(
+            name,
+            before,
+            [each.after if each else None for each in found],
+            [each.change if each else None for each in found],
+        )
     names = (reports[0].baseline, *(report.system for report in reports))
     columns = (Column("scores"), *(Column(name, AUTO) for name in names))
-    notes = [
-        "0 to 1, higher is better: how much of its caption a picture shows, how well it follows its control "
-        "images, how surely it is in its LoRA's style. A change is the mean over pairs, with its 95 % "
-        "bootstrap interval over requests."
-    ]
-    notes += sorted({f"{note[0].upper()}{note[1:]}." for report in reports for note in report.notes})
+    notes = ["A change is the mean over pairs, its interval by bootstrap over requests."]
+    if any(each.judged for report in reports for each in report.scores):
+        notes.insert(
+            0,
+            "0 to 1, higher is better: how much of its caption a picture shows, how well it follows its "
+            "control images, how surely it is in its LoRA's style.",
+        )
     return Table("scores", "What judges see", columns, _shown(rows), " ".join(notes))
 
 
@@ -103,10 +113,22 @@ def _score_rows(name: str, scores: Sequence[ScoreChange]) -> list[_Row]:
     if before is None:
         return []
     return [
-        (name, _mean(before, 3), *(_mean(each.after, 3) for each in scores)),
-        ("  change", None, *(_change(each.change) for each in scores)),
+        *_change_rows(name, before, [each.after for each in scores], [each.change for each in scores]),
         ("  judged", None, *(each.judged for each in scores)),
-        ("  not judged", None, *(each.not_judged or None for each in scores)),
+        ("  not judged", None, *(each.not_judged for each in scores)),
+    ]
+
+
+def _change_rows(
+    name: str,
+    before: Estimate | None,
+    after: Sequence[Estimate | None],
+    changes: Sequence[Estimate | None],
+) -> list[_Row]:
+    return [
+        (name, _value(before), *map(_value, after)),
+        ("  change", None, *(signed(each.value, 3) if each else None for each in changes)),
+        (INTERVAL, None, *(_interval(each, 3, is_change=True) for each in changes)),
     ]
 
 
@@ -121,14 +143,12 @@ def _shown(rows: Sequence[_Row]) -> tuple[_Row, ...]:
     return tuple(row for row in rows if any(cell is not None for cell in row[1:]))
 
 
-def _mean(estimate: Estimate | None, digits: int) -> Cell:
-    """Return a mean, with its interval if it has any width."""
-    if estimate is None:
+def _value(estimate: Estimate | None) -> float | None:
+    return None if estimate is None else estimate.value
+
+
+def _interval(estimate: Estimate | None, digits: int, *, is_change: bool = False) -> Cell:
+    if estimate is None or math.isinf(estimate.value):
         return None
-    if math.isinf(estimate.value) or estimate.low == estimate.high:
-        return estimate.value
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def _change(estimate: Estimate | None) -> Cell:
-    return None if estimate is None else interval_text(estimate, is_change=True)
+    ends = (estimate.low, estimate.high)
+    return f"[{', '.join(signed(end, digits) if is_change else f'{end:.{digits}f}' for end in ends)}]"
