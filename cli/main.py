@@ -15,6 +15,7 @@ from .bench import bench
 from .compare import compare
 from .init import init
 from .replay import replay
+from .sweep_k import sweep_k
 
 app = typer.Typer(
     name="swiftdiff",
@@ -46,6 +47,7 @@ app.command("init")(init)
 app.command("replay")(replay)
 app.command("bench")(bench)
 app.command("compare")(compare)
+app.command("sweep-k")(sweep_k)
 app.add_typer(models.app, name="models")
 app.add_typer(trace.app, name="trace")
 
