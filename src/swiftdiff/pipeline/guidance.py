@@ -135,6 +135,7 @@ class _UNetRun:
         encode = self._unet.shallow.encode if shallow and self._unet.shallow else self._unet.encode
         return (time, *encode(self._shard.expand(sample), time, *conditioning.prompt(0)))
 
+    @spanned("unet_decode")
     def _decode(
         self, conditioning: Conditioning, encoded: Encoded, several: Sequence[Residuals]
     ) -> torch.Tensor:

@@ -66,6 +66,7 @@ class Lane:
     Args:
         device: ``cpu``, ``cpu:<n>`` (the number only tells lanes apart), ``cuda`` or ``cuda:<n>``.
         num_threads: Intra-op threads of a CPU lane; None keeps torch's own number.
+        role: What it is for, where other lanes have its device too; its thread is called by it.
         clock: Seconds from any moment, for `waited_s`.
 
     Attributes:
@@ -83,6 +84,7 @@ class Lane:
         self,
         device: str,
         num_threads: int | None = None,
+        role: str = "",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.name = device
@@ -101,7 +103,7 @@ class Lane:
         self._open_lock = threading.Lock()
         self._is_open = True
         # A daemon, so that a program that forgets to close its lanes still ends.
-        self._worker = threading.Thread(target=self._run, name=f"lane {device}", daemon=True)
+        self._worker = threading.Thread(target=self._run, name=f"lane {device} {role}".rstrip(), daemon=True)
         self._worker.start()
         if num_threads is not None:
             self._set_num_threads(num_threads)

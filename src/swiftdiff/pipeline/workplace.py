@@ -50,7 +50,7 @@ class Workplace:
         share = max(1, num_threads // max(1, on_cpu))
         self._lanes = tuple(Lane(name, share if name.startswith("cpu") else None) for name in several)
         widens = self._lanes[0].device.type == "cpu" and share < num_threads
-        self._wide = Lane("cpu", num_threads) if widens else None
+        self._wide = Lane("cpu", num_threads, "all threads") if widens else None
 
     @property
     def devices(self) -> tuple[torch.device, ...]:

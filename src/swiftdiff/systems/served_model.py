@@ -79,8 +79,8 @@ class ServedModel:
         # Prompts are always encoded here: with another number of threads they would be rounded otherwise, and
         # a picture would depend on whether its request had to wait.
         is_cpu = self._device.type == "cpu"
-        self._encoder = Lane(str(self._device), max(1, num_threads // 2) if is_cpu else None)
-        self.decoder = None if switches.decode_lane is None else Lane(switches.decode_lane)
+        self._encoder = Lane(str(self._device), max(1, num_threads // 2) if is_cpu else None, "text")
+        self.decoder = None if switches.decode_lane is None else Lane(switches.decode_lane, role="decode")
         prepare_vae(pipe)
         if self.decoder is not None:
             pipe.vae.to(self.decoder.device)
