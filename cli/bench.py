@@ -19,6 +19,8 @@ from swiftdiff.bench.observer import BenchObserver
 from swiftdiff.bench.options import DEFAULT_MODELS, VIEWS, BenchOptions
 from swiftdiff.errors import ConfigError, StorageError
 
+from .status_line import StatusLine
+
 if TYPE_CHECKING:
     from swiftdiff.bench.results import BenchResult
     from swiftdiff.bench.session import BenchEnd
@@ -189,13 +191,10 @@ def _exit_code(ended: BenchEnd, result: BenchResult) -> int:
 
 
 class _Progress(BenchObserver):
-    """A line on stderr: what goes on, how much is done, and the time left; in a log file, a line a minute.
-
-    It is drawn between measurements only: a spinner would take time from what is measured.
-    """
+    """A line on stderr: what goes on, how much is done, and the time left; in a log file, a line a minute."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._line = StatusLine()
         self._counted = ""
         self._logged_s = float("-inf")
 
@@ -205,35 +204,22 @@ class _Progress(BenchObserver):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._clear()
+        self._line.clear()
 
     def noted(self, message: str) -> None:
         """Print a line that stays."""
-        self._clear()
-        alarming = message.startswith(("WARNING", "error"))
-        self._console.print(message, style="bold red" if alarming else "", markup=False)
+        self._line.note(message)
 
     def doing(self, what: str) -> None:
         """Show what goes on."""
-        self._draw(f"{self._counted}{what}")
+        self._line.draw(f"{self._counted}{what}")
 
     def progressed(self, done: int, total: int, left_s: float) -> None:
         """Count, and guess the time left."""
         self._counted = f"{done}/{total}, about {_minutes(left_s)} left: "
-        if not self._console.is_terminal and time.monotonic() - self._logged_s > _LOG_EVERY_S:
+        if not self._line.is_live and time.monotonic() - self._logged_s > _LOG_EVERY_S:
             self._logged_s = time.monotonic()
-            self._console.print(self._counted.removesuffix(": "), markup=False)
-
-    def _draw(self, text: str) -> None:
-        if self._console.is_terminal:
-            width = self._console.width - 1
-            self._console.file.write(f"\r{text[:width]:<{width}}")
-            self._console.file.flush()
-
-    def _clear(self) -> None:
-        if self._console.is_terminal:
-            self._console.file.write("\r" + " " * (self._console.width - 1) + "\r")
-            self._console.file.flush()
+            self._line.note(self._counted.removesuffix(": "))
 
 
 def _minutes(seconds: float) -> str:

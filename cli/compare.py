@@ -1,24 +1,60 @@
-"""The command ``swiftdiff compare``: runs in, one table with a column a system out."""
+"""The command ``swiftdiff compare``: systems or runs in, one report of what pays and what it costs out."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
+import math
+import re
+import sys
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
-if TYPE_CHECKING:
-    from swiftdiff.report.comparison import Comparison
+from swiftdiff.compare.observer import CompareObserver
+from swiftdiff.errors import ConfigError, StorageError
 
+from .load_options import parse_load, parse_options
+from .status_line import StatusLine
+
+if TYPE_CHECKING:
+    from swiftdiff.compare.observer import Served
+    from swiftdiff.compare.plan import ComparePlan
+    from swiftdiff.compare.report import Report
+    from swiftdiff.compare.session import CompareEnd, Measure
+    from swiftdiff.engine.options import ReplayOptions
+
+EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
+DEFAULT_TRACE = "quickstart.jsonl"
+DEFAULT_REPEATS = 3
+DEFAULT_ATTAINMENT = 0.9
 SYSTEMS_PER_TABLE = 4  # what 80 columns hold
+INTERVALS_PER_TABLE = 3  # the same of columns with intervals in them
 
 
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Folders that swiftdiff replay made, two or more.")
-    ],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="CONFIG|FOLDER|RUN…",
+            help="System configs, or a folder of them: they are measured. Or runs that are on disk.",
+        ),
+    ] = None,
     *,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="TRACE", help="What is served. Default: the quickstart.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, metavar="R", help="Runs of each system. Default: 3.")
+    ] = None,
+    order: Annotated[
+        Literal["interleaved", "abba"] | None,
+        typer.Option(help="How systems take turns: A B C, A B C (default); or A B C, C B A."),
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -26,56 +62,317 @@ def compare(
             help="System or folder to measure against. Default: stock diffusers, or the first.",
         ),
     ] = None,
+    ablation: Annotated[
+        bool,
+        typer.Option("--ablation", help="Also measure the engine with its switches on one after another."),
+    ] = False,
+    sweep_rate: Annotated[
+        bool,
+        typer.Option("--sweep-rate", help="Find the highest request rate that holds the SLO, instead."),
+    ] = False,
+    slo_attainment: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of requests that must keep the SLO in a sweep. Default: 0.9."),
+    ] = None,
+    fail_below: Annotated[
+        float | None,
+        typer.Option(metavar="RATIO", help="Exit with 1 if a speed-up's interval reaches below this."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Serve the first N requests.")] = None,
+    speed: Annotated[float | None, typer.Option(metavar="X", help="Arrivals, as in replay.")] = None,
+    request_rate: Annotated[float | None, typer.Option(metavar="R", help="The same.")] = None,
+    burstiness: Annotated[float | None, typer.Option(metavar="B", help="The same.")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(min=1, metavar="C", help="The same.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Of random arrivals, with --request-rate.")
+    ] = None,
+    num_warmups: Annotated[
+        int, typer.Option(min=0, metavar="W", help="Requests served before each run and not counted.")
+    ] = 0,
+    goodput: Annotated[
+        str | None, typer.Option(metavar="e2el:MS", help="SLO for every request, in place of the trace's.")
+    ] = None,
+    adapters: Annotated[
+        str | None,
+        typer.Option(metavar="HOW|FILE", help="What stands behind unknown adapter ids, as in replay."),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write Markdown, CSV and JSON into this folder.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for everything. Default, if something is measured: results/compare-<time>-<trace>.",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on: measure what is missing."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Compare also what differs in more than the system.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
 ) -> None:
-    """Show runs of one trace side by side: times, speed-ups, stages and pictures.
+    """Show which system is how much faster, what it costs, and whether pictures stay the same.
 
-    Requests and pictures are paired with the baseline's. Runs that differ in
-    trace, model, load, adapter store or hardware are refused, and so are
-    incomplete ones.
+    Configs are measured: every system serves the trace R times, in turns, each
+    time in a process of its own, and every run is kept as swiftdiff replay would
+    write it. configs, where there is no such folder, stands for the shipped ones.
+    The machine should be idle: the tables say when it was not.
 
-    Exit codes: 0 done; 2 a mistake in the command or its files, or runs that
-    should not be compared.
+    Requests are paired with the baseline's. Runs that differ in trace, model,
+    load, adapter store or hardware are refused, and so are incomplete ones.
+
+    Exit codes: 0 done; 1 a run or request failed, or --fail-below; 2 a mistake in
+    the command or its files; 130 Ctrl-C, after which --resume goes on.
     """
-    from swiftdiff.report.comparison import compare_runs
-    from swiftdiff.report.comparison_report import check_free, to_json, write_comparison
+    given = {
+        "--trace": trace, "--repeats": repeats, "--order": order, "--ablation": ablation or None,
+        "--sweep-rate": sweep_rate or None, "--limit": limit, "--speed": speed,
+        "--request-rate": request_rate, "--burstiness": burstiness, "--max-concurrency": max_concurrency,
+        "--seed": seed, "--num-warmups": num_warmups or None, "--goodput": goodput, "--adapters": adapters,
+        "--slo-attainment": slo_attainment,
+    }  # fmt: skip
+    measuring = [name for name, value in given.items() if value is not None]
+    _check_sweep(sweep_rate, slo_attainment, fail_below)
+    if resume is not None and (paths or measuring or out is not None or baseline is not None):
+        raise ConfigError(
+            "--resume goes on as the comparison began: beside it there can only be --fail-below, --force and "
+            "--json"
+        )
+    if resume is None and not paths:
+        raise ConfigError("name systems or runs: swiftdiff compare configs, or swiftdiff compare RUN RUN")
+    ended: CompareEnd | None = None
+    with _Progress() as observer:
+        try:
+            if resume is not None:
+                ended = _resume(resume, observer)
+            elif _are_configs(paths or [], measuring):
+                load = parse_load(speed, request_rate, burstiness, max_concurrency, seed)
+                plan = _plan(
+                    paths or [],
+                    trace,
+                    parse_options(load, limit, num_warmups, goodput, _absolute(adapters)),
+                    ablation=ablation,
+                    baseline=baseline,
+                    force=force,
+                    repeats=DEFAULT_REPEATS if repeats is None else repeats,
+                    order=order or "interleaved",
+                    attainment=(slo_attainment or DEFAULT_ATTAINMENT) if sweep_rate else None,
+                )
+                ended = _start(plan, out or _default_folder(Path(plan.trace)), observer)
+            ended, report = _report(ended, paths or [], baseline, out, force=force)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    if ended is not None and ended.reason is not None:
+        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    if as_json:
+        print(json.dumps(report.values, indent=2, ensure_ascii=False))
+    else:
+        _print(report, out if ended is None else ended.folder.path, ended)
+    too_slow = _too_slow(report, fail_below)
+    for sentence in too_slow:
+        typer.secho(sentence, fg="red", err=True)
+    raise typer.Exit(_exit_code(ended, report, failed=bool(too_slow)))
 
+
+def _check_sweep(sweep_rate: bool, slo_attainment: float | None, fail_below: float | None) -> None:
+    if slo_attainment is not None and not sweep_rate:
+        raise ConfigError("--slo-attainment has a meaning only with --sweep-rate")
+    if slo_attainment is not None and not 0 < slo_attainment <= 1:
+        allowed = "a share above 0 and at most 1, such as 0.9"
+        raise ConfigError.for_field("--slo-attainment", slo_attainment, allowed)
+    if sweep_rate and fail_below is not None:
+        raise ConfigError("--fail-below is about speed-ups, which --sweep-rate does not measure")
+    if fail_below is not None and not (fail_below > 0 and math.isfinite(fail_below)):
+        raise ConfigError.for_field("--fail-below", fail_below, "a ratio above 0, such as 1.2")
+
+
+def _are_configs(paths: list[Path], measuring: list[str]) -> bool:
+    from swiftdiff.compare.plan import is_config
+
+    are = [is_config(path) for path in paths]
+    if all(are):
+        return True
+    if any(are):
+        config, run = paths[are.index(True)], paths[are.index(False)]
+        raise ConfigError(
+            f"{config} is to be measured and {run} is not a config: name configs, or runs on disk, not both"
+        )
+    if measuring:
+        raise ConfigError(f"{measuring[0]} has a meaning only where configs are measured; {paths[0]} is none")
+    return False
+
+
+def _plan(
+    paths: list[Path],
+    trace: Path | None,
+    options: ReplayOptions,
+    *,
+    ablation: bool,
+    baseline: str | None,
+    force: bool,
+    repeats: int,
+    order: Literal["interleaved", "abba"],
+    attainment: float | None,
+) -> ComparePlan:
+    from swiftdiff.compare.ablation import ablation_steps
+    from swiftdiff.compare.plan import SweepOptions, choose_baseline, find_configs, make_plan
+    from swiftdiff.compare.sweep import check_sweep
+    from swiftdiff.resources import path as resource
+
+    systems = find_configs(paths)
+    if ablation:
+        systems += ablation_steps(systems)
+    plan = make_plan(
+        resource(DEFAULT_TRACE) if trace is None else trace,
+        systems,
+        options,
+        baseline=choose_baseline(systems, baseline),
+        repeats=repeats,
+        order=order,
+        sweep=None if attainment is None else SweepOptions(attainment=attainment),
+        force=force,
+    )
+    check_sweep(plan)
+    return plan
+
+
+def _start(plan: ComparePlan, out: Path, observer: _Progress) -> CompareEnd:
+    from swiftdiff.compare.session import start_comparison
+
+    return start_comparison(plan, out, _measure(plan), argv=sys.argv, observer=observer)
+
+
+def _resume(folder: Path, observer: _Progress) -> CompareEnd:
+    from swiftdiff.compare.session import resume_comparison
+
+    return resume_comparison(folder, _measure, argv=sys.argv, observer=observer)
+
+
+def _measure(plan: ComparePlan) -> Measure:
+    from swiftdiff.compare.session import take_turns
+    from swiftdiff.compare.sweep import find_rates
+
+    return take_turns if plan.sweep is None else find_rates
+
+
+def _report(
+    ended: CompareEnd | None, paths: list[Path], baseline: str | None, out: Path | None, *, force: bool
+) -> tuple[CompareEnd | None, Report]:
+    from swiftdiff.compare.folder import CompareFolder, is_comparison
+    from swiftdiff.compare.report import report_measured, report_runs, write_report
+    from swiftdiff.report.comparison_report import check_free
+
+    if ended is not None:
+        report = report_measured(ended.folder, force=force)
+        try:
+            write_report(report, ended.folder.path)
+        except StorageError as error:  # a full disk: show at least what can be read
+            ended = dataclasses.replace(ended, outcome="stopped", reason=ended.reason or error)
+        return ended, report
     if out is not None:
         check_free(out)
-    comparison = compare_runs(runs, baseline=baseline, force=force)
-    if out is not None:
-        write_comparison(comparison, out)
-    if as_json:
-        print(json.dumps(to_json(comparison), indent=2, ensure_ascii=False))
+    if len(paths) == 1 and is_comparison(paths[0]):
+        report = report_measured(CompareFolder.open(paths[0]), baseline=baseline, force=force)
     else:
-        _print(comparison, out)
+        report = report_runs(paths, baseline=baseline, force=force)
+    if out is not None:
+        write_report(report, out)
+    return None, report
 
 
-def _print(comparison: Comparison, out: Path | None) -> None:
+def _too_slow(report: Report, fail_below: float | None) -> list[str]:
+    if fail_below is None:
+        return []
+    return [
+        f"{system} is not shown to be {fail_below:g} times as fast: "
+        + ("it has no speed-up" if low is None else f"its interval begins at {low:.2f}")
+        for system, low in report.speedups.items()
+        if low is None or low < fail_below
+    ] or ([] if report.speedups else ["no speed-up was measured"])
+
+
+def _exit_code(ended: CompareEnd | None, report: Report, *, failed: bool) -> int:
+    if ended is not None and ended.outcome == "interrupted":
+        return EXIT_INTERRUPTED
+    if ended is not None and ended.outcome == "stopped":
+        return EXIT_MISTAKE
+    return EXIT_FAILED if failed or report.num_failed else 0
+
+
+def _absolute(adapters: str | None) -> str | None:
+    """Return a mapping file's absolute path, so that the comparison can go on from another folder."""
+    return str(Path(adapters).resolve()) if adapters is not None and Path(adapters).is_file() else adapters
+
+
+def _default_folder(trace: Path) -> Path:
+    name = trace.name.removesuffix(".gz").removesuffix(".jsonl")
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "trace"
+    stem = f"compare-{datetime.now():%Y%m%d-%H%M%S}-{safe}"
+    candidates = (Path("results") / (stem if n == 1 else f"{stem}-{n}") for n in itertools.count(1))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _print(report: Report, folder: Path | None, ended: CompareEnd | None) -> None:
     from rich.console import Console
 
-    from swiftdiff.report.comparison_report import REPORT, TABLES, warnings
-    from swiftdiff.report.comparison_tables import comparison_tables, split_columns
+    from swiftdiff.compare.report import PAGE
+    from swiftdiff.report.comparison_report import REPORT, TABLES
+    from swiftdiff.report.comparison_tables import split_columns
 
     from .terminal import print_table
 
     console = Console(highlight=False)
-    for warning in warnings(comparison):
+    for warning in report.warnings:
         console.print(warning, style="yellow", markup=False)
-    if comparison.obstacles or comparison.caveats:
+    if report.warnings:
         console.print()
-    for table in comparison_tables(comparison):
-        for part in split_columns(table, SYSTEMS_PER_TABLE):
+    at_most = {"measure": SYSTEMS_PER_TABLE, "pixels": INTERVALS_PER_TABLE, "scores": INTERVALS_PER_TABLE}
+    for table in report.tables:
+        per_table = at_most.get(table.columns[0].name, len(table.columns))
+        for part in split_columns(table, per_table):
             print_table(console, part)
-    places = {run.label: run.folder / "report.md" for run in comparison.runs}
-    if out is not None:
-        places["comparison"] = out / REPORT
-        places["tables"] = out / TABLES
-    for name, place in places.items():
-        console.print(f"{name}: {place}", markup=False, soft_wrap=True)
+    if folder is not None:
+        pages = [folder / PAGE] if report.page is not None else []
+        for name, place in {"report": [*pages, folder / REPORT], "tables": [folder / TABLES]}.items():
+            console.print(f"{name + ':':8}{', '.join(map(str, place))}", markup=False, soft_wrap=True)
+    if ended is not None:
+        console.print(f"runs:   {ended.folder.path}/<system>/<repeat>", markup=False, soft_wrap=True)
+        if ended.outcome != "complete" or report.num_failed:
+            console.print(
+                f"\nNOT ALL WAS MEASURED. To measure what is missing:\n  swiftdiff compare --resume {folder}",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+class _Progress(CompareObserver):
+    """A line on stderr with the run that is made; in a log file, a line a run."""
+
+    def __init__(self) -> None:
+        self._line = StatusLine()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._line.clear()
+
+    def noted(self, message: str) -> None:
+        """Print a line that stays."""
+        self._line.note(message)
+
+    def running(self, what: str) -> None:
+        """Say which run begins."""
+        if self._line.is_live:
+            self._line.draw(f"{what}: starting")
+        else:
+            self._line.note(what)
+
+    def served(self, what: str, served: Served) -> None:
+        """Count its requests."""
+        failed = f", {served.failed} failed" if served.failed else ""
+        self._line.draw(f"{what}: {served.done} of {served.total}{failed}")

@@ -43,9 +43,9 @@ def test_runs_stand_side_by_side_at_80_columns(
         "Side by side",
         "Speed-up over diffusers",
         "Mean milliseconds by stage",
-        "Pictures against those of diffusers",
+        "Pictures beside those of diffusers",
         "out/comparison.md",
-        "run1/report.md",
+        "out/report.html",
     ):
         assert text in out
     (paired,) = [line.split() for line in out.splitlines() if line.startswith("service, paired ×")]
@@ -64,7 +64,7 @@ def test_json_is_all_that_json_prints(folders: list[Path], capsys: pytest.Captur
 def test_a_mistake_is_one_line_before_anything_is_written(
     folders: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(folders[0], "configs/swiftdiff.toml", "--out", "out") == 2
+    assert run(folders[0], "results/nowhere", "--out", "out") == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1

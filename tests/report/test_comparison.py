@@ -16,7 +16,7 @@ from swiftdiff.engine.options import ClosedLoad, ReplayOptions
 from swiftdiff.engine.run_info import MappedAdapters
 from swiftdiff.errors import ConfigError, StorageError
 from swiftdiff.report.comparison import compare_runs
-from swiftdiff.report.comparison_report import check_free, to_json, warnings, write_comparison
+from swiftdiff.report.comparison_report import check_free, to_json, warnings
 from swiftdiff.report.comparison_tables import comparison_tables, split_columns
 from swiftdiff.report.tables import Table
 
@@ -321,23 +321,6 @@ def test_many_systems_are_split_over_tables_that_all_show_the_baseline(stock: Pa
     assert cell(parts[1], "declared", "s3") == "exact"
     assert [bool(part.note) for part in parts] == [False, True]
     assert len(list(split_columns(table, 5))) == 1
-
-
-def test_a_written_comparison_has_tables_and_the_rows_behind_them(
-    stock: Path, fast: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out" / "deep"
-    check_free(out)
-    write_comparison(compare_runs([stock, fast]), out)
-    report = (out / "comparison.md").read_text()
-    assert report.startswith("# stock and fast on trace.jsonl\n")
-    assert "| service, mean × | 1.00 | 3.60 |" in report
-    rows = (out / "tables/requests.csv").read_text().splitlines()
-    assert len(rows) == 1 + 2 * 3
-    assert "c,fast,1,1000.0,1000.0,100.0,6.0" in rows
-    assert (out / "tables/picture_pairs.csv").read_text().splitlines()[1] == "a,0,fast,0,0.0,inf"
-    assert json.loads((out / "comparison.json").read_text())["runs"][1]["speedup"]["service"]["paired"] == 2.0
-    check_free(out)  # an earlier comparison may be written over
 
 
 def test_a_comparison_does_not_go_into_a_folder_with_other_things(stock: Path) -> None:

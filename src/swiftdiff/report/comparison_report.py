@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 from swiftdiff.engine.run_folder import RunFolder
 from swiftdiff.errors import StorageError
 from swiftdiff.report.comparison import ComparedRun, Comparison
-from swiftdiff.report.comparison_tables import comparison_tables, raw_tables
-from swiftdiff.report.tables import to_csv, to_markdown
+from swiftdiff.report.tables import Table, to_csv, to_markdown
 
 REPORT = "comparison.md"
 SUMMARY = "comparison.json"
@@ -28,17 +28,42 @@ def check_free(path: Path) -> None:
         raise StorageError(f"--out {path} is not empty; name another")
 
 
-def write_comparison(comparison: Comparison, path: Path) -> None:
-    """Write a comparison into a folder, which is made.
+def write_files(
+    path: Path, head: Sequence[str], tables: Sequence[Table], rows: Sequence[Table], values: dict[str, Any]
+) -> None:
+    """Write a comparison into a folder, which is made: the tables, then ``comparison.json``, last.
+
+    Args:
+        path: The folder.
+        head: Paragraphs above the tables.
+        tables: For the Markdown, and each as CSV.
+        rows: As CSV only: what is behind the tables.
+        values: For the JSON.
 
     Raises:
         StorageError: It cannot be written.
     """
     folder = RunFolder(path)  # not a run's, but written as safely
-    for table in (*comparison_tables(comparison), *raw_tables(comparison)):
+    for table in (*tables, *rows):
         folder.write_text(f"{TABLES}/{table.name}.csv", to_csv(table))
-    folder.write_text(REPORT, _to_markdown(comparison))
-    folder.write_json(SUMMARY, to_json(comparison))
+    folder.write_text(REPORT, "\n".join(("\n\n".join(head) + "\n", *map(to_markdown, tables))))
+    folder.write_json(SUMMARY, values)
+
+
+def tables_to_json(tables: Sequence[Table]) -> dict[str, list[dict[str, Any]]]:
+    """Return tables for programs: a list of rows each, by the table's name; what is infinite is null."""
+    return {table.name: _rows_to_json(table) for table in tables}
+
+
+def _rows_to_json(table: Table) -> list[dict[str, Any]]:
+    names = [column.name for column in table.columns]
+    return [
+        {
+            name: _finite(cell) if isinstance(cell, float) else cell
+            for name, cell in zip(names, row, strict=True)
+        }
+        for row in table.rows
+    ]
 
 
 def warnings(comparison: Comparison) -> list[str]:
@@ -92,19 +117,13 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or math.isinf(value) else value  # JSON has no infinity
 
 
-def _to_markdown(comparison: Comparison) -> str:
+def heading(comparison: Comparison) -> list[str]:
+    """Return the paragraphs of Markdown that say what is compared."""
     info = comparison.baseline.result.info
     labels = [run.label for run in comparison.runs]
-    head = [
+    return [
         f"# {', '.join(labels[:-1])} and {labels[-1]} on {Path(info.trace).name}",
-        "",
         f"Baseline {labels[0]}. Load: {info.options.load.describe()}. Model {info.model} on {info.device}. "
         f"Trace SHA-256 `{info.trace_sha256}`.",
-        "",
-        *(f"- {run.label}: run of {run.result.info.started_at}" for run in comparison.runs),
+        "\n".join(f"- {run.label}: run of {run.result.info.started_at}" for run in comparison.runs),
     ]
-    for warning in warnings(comparison):
-        head += ["", f"**{warning}**"]
-    return "\n".join(
-        ("\n".join(head) + "\n", *(to_markdown(table) for table in comparison_tables(comparison)))
-    )

@@ -29,6 +29,34 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
+def headline_table(comparison: Comparison) -> Table:
+    """Return the answer in short: a row a system."""
+    columns = (
+        Column("system"),
+        Column("declared"),
+        Column("latency, ms", AUTO),
+        Column("×", AUTO),
+        Column("95 % interval", AUTO),
+        Column("device-s", AUTO),
+        Column("failed", AUTO),
+    )
+    rows = tuple(
+        (
+            run.label,
+            run.result.info.exactness,
+            _mean(run.result.summary.latency),
+            run.latency_speedup.mean,
+            _interval(run.latency_speedup) if run is not comparison.baseline else None,
+            run.result.summary.device_seconds_per_image,
+            run.result.summary.failed or None,
+        )
+        for run in comparison.runs
+    )
+    title = f"How much faster than {comparison.baseline.label}"
+    note = "Mean latency, how many times as fast as the baseline, and device time a picture."
+    return Table("headline", title, columns, rows, note)
+
+
 def raw_tables(comparison: Comparison) -> list[Table]:
     """Return the rows behind the numbers: a row a request and system, and a row a picture and system."""
     return [_request_rows(comparison), _picture_rows(comparison)]

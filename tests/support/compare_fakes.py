@@ -1,0 +1,80 @@
+"""Systems without a model for tests of comparisons; built by name in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from swiftdiff.config import ServingConfig
+from swiftdiff.errors import AdapterError, ModelError
+from swiftdiff.request import ImageRequest
+from swiftdiff.systems.base import Exactness, Served, Waiting
+from swiftdiff.telemetry.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class FakeBuild:
+    """Builds fakes by the name of their config.
+
+    Attributes:
+        seconds: Service of a request, by system; 1 ms else.
+        cannot_start: Systems that cannot be built.
+        dies: Systems whose process ends at their first request.
+        fails: Systems that serve no request.
+        log: File that gets a line a request: system, request and process.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    cannot_start: tuple[str, ...] = ()
+    dies: tuple[str, ...] = ()
+    fails: tuple[str, ...] = ()
+    log: Path | None = None
+
+    def __call__(self, config: ServingConfig) -> CompareFake:
+        if config.name in self.cannot_start:
+            raise ModelError("the model is not there")
+        return CompareFake(config.name, self)
+
+
+class CompareFake:
+    """Sleeps for a request's seconds and paints with its seed."""
+
+    exactness: Exactness = "exact"
+    num_devices = 1
+
+    def __init__(self, name: str, build: FakeBuild) -> None:
+        self.name = name
+        self._build = build
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+    def watch(self, waiting: Waiting) -> None:
+        """Nothing loads ahead."""
+
+    def record_to(self, timeline: Timeline) -> None:
+        """Nothing to record."""
+
+    def serve(self, request: ImageRequest, images_root: Path) -> Served:
+        if self._build.log is not None:
+            with self._build.log.open("a") as log:
+                log.write(f"{self.name} {request.request_id} {os.getpid()}\n")
+        if self.name in self._build.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.name in self._build.fails:
+            raise AdapterError("the file is truncated")
+        seconds = self._build.seconds.get(self.name, 0.001)
+        time.sleep(seconds)
+        image = Image.new("RGB", (16, 16), (request.seed % 200, 0, 0))
+        return Served([image], {"denoise": seconds}, bytes_loaded=10)
+
+    def finish(self) -> None:
+        """Nothing to restore."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
