@@ -18,7 +18,8 @@ from swiftdiff.models.integrity import MANIFEST_NAME, read_manifest
 from swiftdiff.models.registry import EMBEDDED, adapter_root, resolve_model
 from swiftdiff.quality.paired import PicturePair, measure_pairs
 from swiftdiff.quality.picture_judge import Expectation, PictureJudge, expect
-from swiftdiff.quality.quality_report import QualityReport
+from swiftdiff.quality.quality_report import PictureQuality, QualityReport
+from swiftdiff.quality.reference_metrics import PromptedPair, check_reference_metrics, measure_references
 from swiftdiff.request import ImageRequest, RequestRecord
 from swiftdiff.scenes import parse_caption
 from swiftdiff.systems.control_image import load_control_images
@@ -28,7 +29,12 @@ _Served = Mapping[str, tuple[str, ...]]
 
 
 def measure_quality(
-    baseline: Path, *runs: Path, seed: int = 0, judge: PictureJudge | None = None
+    baseline: Path,
+    *runs: Path,
+    seed: int = 0,
+    judge: PictureJudge | None = None,
+    references: Sequence[str] = (),
+    weights: Path | None = None,
 ) -> QualityReport:
     """Compare the pictures of a system's runs with those of a baseline's run, by request and index.
 
@@ -39,21 +45,27 @@ def measure_quality(
         runs: Folders of the system's; at least one.
         seed: Of the bootstrap.
         judge: Remembers what it judged; pass one to several calls, and no picture is judged twice.
+        references: Of `REFERENCE_METRICS`, which need packages and weights; `clip` the trace too.
+        weights: Folder of these weights; None is torch's own.
 
     Raises:
-        ConfigError: There is no run.
+        ConfigError: There is no run, or no such metric.
+        ModelError: A package or weights of a metric are missing.
         StorageError: A folder is no run's, or is damaged.
     """
     if not runs:
         raise ConfigError("name at least one run to measure against the baseline")
+    check_reference_metrics(references, weights)
     before, others = RunFolder.open(baseline), [RunFolder.open(run) for run in runs]
-    info = before.read_info()
-    old = _read_served(before)
-    expectations, notes = _find_expectations(before, info, old)
-    new = [_read_served(other) for other in others]
-    pairs = _pairs(before, others, old, new, expectations)
+    info, of_system = before.read_info(), others[0].read_info()
+    old, new = _read_served(before), [_read_served(other) for other in others]
+    requests, notes = _read_requests(info, old)
+    if not _is_shapes(info.model):
+        notes = (f"judges know pictures of {EMBEDDED} only, not of {info.model}",)
+    known = _Expectations({} if notes else requests, Path(info.trace).parent, before.read_mapping())
+    pairs = list(_pairs(before, others, old, new, known))
     pictures, problems = measure_pairs(pairs, judge or PictureJudge())
-    of_system = others[0].read_info()
+    measurable = [name for name in references if name != "clip" or requests]
     return QualityReport(
         baseline=info.system,
         system=of_system.system,
@@ -62,6 +74,7 @@ def measure_quality(
         unpaired=len(problems) + sum(_count_unpaired(old, each) for each in new),
         problems=problems,
         notes=notes,
+        references=measure_references(measurable, _prompted(pairs, pictures, requests), weights, seed),
         seed=seed,
     )
 
@@ -98,20 +111,15 @@ class _Expectations:
         return mapped.weights if mapped else adapter_id
 
 
-def _find_expectations(
-    folder: RunFolder, info: RunInfo, served: _Served
-) -> tuple[_Expectations, tuple[str, ...]]:
-    """What the pictures should show, or why no judge can know."""
-    if not _is_shapes(info.model):
-        return _Expectations(), (f"judges know pictures of {EMBEDDED} only, not of {info.model}",)
+def _read_requests(info: RunInfo, served: _Served) -> tuple[Mapping[str, ImageRequest], tuple[str, ...]]:
+    """The trace's requests that were served, or why they are not known."""
     trace = Path(info.trace)
     try:
         if trace_sha256(trace) != info.trace_sha256:
-            return _Expectations(), (f"not judged: {trace} is no longer the trace of these runs",)
-        requests = {each.request_id: each for each in read_trace(trace) if each.request_id in served}
+            return {}, (f"not judged: {trace} is no longer the trace of these runs",)
+        return {each.request_id: each for each in read_trace(trace) if each.request_id in served}, ()
     except TraceError as error:
-        return _Expectations(), (f"not judged: {error.message}",)
-    return _Expectations(requests, trace.parent, folder.read_mapping()), ()
+        return {}, (f"not judged: {error.message}",)
 
 
 def _is_shapes(model: str) -> bool:
@@ -155,3 +163,16 @@ def _count_unpaired(old: _Served, new: _Served) -> int:
         abs(len(old.get(request_id, ())) - len(new.get(request_id, ())))
         for request_id in old.keys() | new.keys()
     )
+
+
+def _prompted(
+    pairs: Sequence[PicturePair], pictures: Sequence[PictureQuality], requests: Mapping[str, ImageRequest]
+) -> list[PromptedPair]:
+    """The pairs that could be read, with their prompts; these are empty if the trace is not known."""
+    readable = {(each.request_id, each.index, each.repeat) for each in pictures}
+    prompts = {request_id: request.prompt for request_id, request in requests.items()}
+    return [
+        PromptedPair(pair.request_id, prompts.get(pair.request_id, ""), pair.before, pair.after)
+        for pair in pairs
+        if (pair.request_id, pair.index, pair.repeat) in readable
+    ]

@@ -145,17 +145,18 @@ def _styled_answers(image: Image8, scene: Scene, style: str) -> list[bool]:
 def _adherence(image: Image8, expected: Expectation) -> float | None:
     if not expected.controls or expected.styles or expected.has_foreign_lora:
         return None
-    size = (image.shape[1], image.shape[0])
-    found = []
-    for kind, control in expected.controls:
-        is_its_size = control.shape == image.shape
-        fitted = (
-            control
-            if is_its_size
-            else np.asarray(Image.fromarray(control).resize(size, Image.Resampling.LANCZOS))
-        )
-        found.append(control_adherence(kind, image, fitted))
+    found = [
+        control_adherence(kind, image, _fitted(kind, control, image)) for kind, control in expected.controls
+    ]
     return float(np.mean(found))
+
+
+def _fitted(kind: str, control: Image8, image: Image8) -> Image8:
+    """The control image at the picture's size; a layout's colours are names, which must not be blended."""
+    if control.shape == image.shape:
+        return control
+    how = Image.Resampling.NEAREST if kind == "layout" else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(control).resize((image.shape[1], image.shape[0]), how))
 
 
 def _style(image: Image8, expected: Expectation) -> float | None:
