@@ -151,6 +151,7 @@ class RequestRecord(StrictModel):
         started_at_s: When its service began.
         finished_at_s: When its last picture was saved, or when it failed.
         queue_wait_s: ``started_at_s - scheduled_at_s``.
+        client_wait_s: The part of it before the client sent the request, if it went over HTTP; else None.
         latency_s: ``finished_at_s - scheduled_at_s``.
         stages: Seconds by stage name.
         num_images: Pictures asked for.
@@ -176,6 +177,7 @@ class RequestRecord(StrictModel):
     started_at_s: float
     finished_at_s: float
     queue_wait_s: float
+    client_wait_s: float | None = None
     latency_s: float
     stages: dict[str, float]
     num_images: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,25 @@ def schedule(requests: Iterable[ImageRequest], load: TraceLoad | RateLoad) -> It
     else:
         for request, at_s in zip(requests, _random_times(load), strict=False):
             yield Arrival(at_s, request)
+
+
+def starting_at(now_s: float, arrivals: Iterator[Arrival], *, resumed: bool) -> Iterator[Arrival]:
+    """Move arrivals to the run's clock: time 0 of the load is now.
+
+    A resumed load begins with the first request that is missing: what the interruption left waiting is not
+    charged for the time in which nothing ran.
+    """
+    shift_s = now_s
+    for index, arrival in enumerate(arrivals):
+        if index == 0 and resumed:
+            shift_s = now_s - arrival.at_s
+        yield Arrival(arrival.at_s + shift_s, arrival.request)
+
+
+def warmup_requests(requests: Iterable[ImageRequest], count: int) -> Iterator[ImageRequest]:
+    """Yield the first requests, from the first again if there are fewer than ``count``."""
+    first = list(itertools.islice(requests, count))
+    return itertools.islice(itertools.cycle(first), count)
 
 
 def _random_times(load: RateLoad) -> Iterator[float]:

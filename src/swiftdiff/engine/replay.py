@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from swiftdiff.engine.arrivals import Arrival, schedule
+from swiftdiff.engine.arrivals import Arrival, schedule, starting_at, warmup_requests
 from swiftdiff.engine.clock import Clock, RunClock
 from swiftdiff.engine.interrupt import Interrupts
 from swiftdiff.engine.options import ClosedLoad, ReplayOptions
@@ -106,7 +106,8 @@ class Replay:
             KeyboardInterrupt: Ctrl-C.
             SwiftdiffError: Records cannot be written, or the model cannot be brought back.
         """
-        done, end_s = self._read_progress()
+        self._folder.drop_torn_record()
+        done, end_s = self._folder.read_progress()
         clock = RunClock(self._clock, start_s=end_s)
         timeline = Timeline(clock.now)
         timeline.name_track("server")
@@ -117,7 +118,7 @@ class Replay:
         ):
             desk = _Desk(clock, interrupts, deliverer, timeline, timeline_file)
             self._system.record_to(timeline)
-            for request in _warmup_requests(open_trace, self._options.num_warmups):
+            for request in warmup_requests(open_trace(), self._options.num_warmups):
                 self._serve(Arrival(clock.now(), request), desk, warmup=True).result()
             self._serve_all(self._make_queue(open_trace, done, clock), desk)
         if timeline_file.failure is not None:
@@ -142,17 +143,6 @@ class Replay:
         queue.release(record.finished_at_s)
         self._observe(record, queue.waiting())
 
-    def _read_progress(self) -> tuple[set[str], float]:
-        """Return the ids that were served in earlier sessions, and when the last of these ended."""
-        self._folder.drop_torn_record()
-        done: set[str] = set()
-        end_s = 0.0
-        for record in self._folder.read_records():
-            end_s = max(end_s, record.finished_at_s)
-            if not record.warmup:
-                done.add(record.request_id)
-        return done, end_s
-
     def _make_queue(self, open_trace: OpenTrace, done: set[str], clock: RunClock) -> RequestQueue:
         load = self._options.load
         requests = itertools.islice(open_trace(), self._options.limit)
@@ -160,7 +150,7 @@ class Replay:
             missing = (request for request in requests if request.request_id not in done)
             return ClosedQueue(missing, load.max_concurrency, clock)
         arrivals = (each for each in schedule(requests, load) if each.request.request_id not in done)
-        return OpenQueue(_starting_at(clock.now(), arrivals, resumed=bool(done)), clock)
+        return OpenQueue(starting_at(clock.now(), arrivals, resumed=bool(done)), clock)
 
     def _serve(self, arrival: Arrival, desk: _Desk, *, warmup: bool) -> Future[RequestRecord]:
         """Serve a request and restore the model; the record comes when the pictures are saved."""
@@ -293,22 +283,3 @@ def _known(record: RequestRecord) -> Future[RequestRecord]:
     future: Future[RequestRecord] = Future()
     future.set_result(record)
     return future
-
-
-def _warmup_requests(open_trace: OpenTrace, count: int) -> Iterator[ImageRequest]:
-    """Yield the trace's first requests, from its start again if it has fewer than ``count``."""
-    first = list(itertools.islice(open_trace(), count))
-    return itertools.islice(itertools.cycle(first), count)
-
-
-def _starting_at(now_s: float, arrivals: Iterator[Arrival], *, resumed: bool) -> Iterator[Arrival]:
-    """Move arrivals to the run's clock: time 0 of the load is now.
-
-    A resumed load begins with the first request that is missing: what the interruption left waiting is not
-    charged for the time in which nothing ran.
-    """
-    shift_s = now_s
-    for index, arrival in enumerate(arrivals):
-        if index == 0 and resumed:
-            shift_s = now_s - arrival.at_s
-        yield Arrival(arrival.at_s + shift_s, arrival.request)

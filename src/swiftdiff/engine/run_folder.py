@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from PIL.Image import Image
 from pydantic import BaseModel, ValidationError
@@ -31,6 +31,15 @@ from swiftdiff.errors import ConfigError, StorageError
 from swiftdiff.request import ImageRequest, RequestRecord
 
 PNG_COMPRESS_LEVEL = 1  # lossless at any level; this one costs a third of the default's time
+
+
+class Described(Protocol):
+    """What serves a run: a system's config, or the server that requests were sent to."""
+
+    def to_toml(self) -> str:
+        """Return the text of ``config.toml``."""
+        ...
+
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -50,7 +59,7 @@ class RunFolder:
     def create(
         cls,
         path: Path,
-        config: ServingConfig,
+        config: Described,
         info: RunInfo,
         environment: dict[str, Any],
         mapping: AdapterMapping | None = None,
@@ -151,6 +160,20 @@ class RunFolder:
         """
         for record, _ in self._records_and_ends():
             yield record
+
+    def read_progress(self) -> tuple[set[str], float]:
+        """Return the ids that have a record, warm-ups apart, and when the last request of all ended.
+
+        Raises:
+            StorageError: See `read_records`.
+        """
+        done: set[str] = set()
+        end_s = 0.0
+        for record in self.read_records():
+            end_s = max(end_s, record.finished_at_s)
+            if not record.warmup:
+                done.add(record.request_id)
+        return done, end_s
 
     def read_sessions(self) -> list[Session]:
         """Return the sessions so far; none if the first has not ended."""

@@ -124,14 +124,7 @@ def resume_run(
     """
     observer = observer or SessionObserver()
     folder = RunFolder.open(path)
-    info = folder.read_info()
-    scanned = scan_trace(trace or Path(info.trace))
-    if scanned.sha256 != info.trace_sha256:
-        raise StorageError(
-            f"{scanned.path} is not the trace that {path} was made with: its SHA-256 begins with "
-            f"{scanned.sha256[:12]}, the run's with {info.trace_sha256[:12]}"
-        )
-    info = info.model_copy(update={"trace": str(scanned.path.resolve())})
+    info = scan_again(folder, trace)
     folder.drop_torn_record()
     done = sum(not record.warmup for record in folder.read_records())
     if done >= info.num_requests:
@@ -142,6 +135,22 @@ def resume_run(
         system = _prepare(serving, observer, build)
         job = _Job(folder, info, mapping, system, setup_s=time.perf_counter() - began_s)
         return _work(job, done, observer=observer, clock=clock or RealClock())
+
+
+def scan_again(folder: RunFolder, trace: Path | None) -> RunInfo:
+    """Return what a folder's run is of, with its trace where it lies now: ``trace``, or where it was.
+
+    Raises:
+        SwiftdiffError: The folder is damaged, or the trace is gone or not the same any more.
+    """
+    info = folder.read_info()
+    scanned = scan_trace(trace or Path(info.trace))
+    if scanned.sha256 != info.trace_sha256:
+        raise StorageError(
+            f"{scanned.path} is not the trace that {folder.path} was made with: its SHA-256 begins with "
+            f"{scanned.sha256[:12]}, the run's with {info.trace_sha256[:12]}"
+        )
+    return info.model_copy(update={"trace": str(scanned.path.resolve())})
 
 
 def resolve_paths(config: ServingConfig, base: Path) -> ServingConfig:

@@ -15,7 +15,9 @@ DEFAULT_PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 ALWAYS_REPORTED = (90.0, 95.0, 99.0)  # the keys that other tools' users look for
 MAX_FAILURES_SHOWN = 50
 QUEUE = "queue"
+CLIENT_QUEUE = "client_queue"
 STAGE_ORDER = (
+    CLIENT_QUEUE,  # before the client sent it, for runs over HTTP
     QUEUE,
     "control_image",
     "controlnet_load",  # stock loads within the request,
@@ -26,6 +28,8 @@ STAGE_ORDER = (
     "text_encode",
     "denoise",
     "vae_decode",
+    "server",  # a whole answer of one that does not tell its stages
+    "http",  # what an answer took beside the server's own stages
     "image_save",
     "other",
     "restore",  # after delivery: the one stage that is no part of a request's latency
@@ -76,7 +80,8 @@ class Summary(BaseModel):
         latency: From scheduled arrival to saved picture, completed requests; None if there are none.
         stages: The parts of that latency (``queue`` is waiting for service), over all completed requests: one
             that lacks a stage counts as 0, so that the means add up. ``restore`` comes after delivery.
-        device_seconds_per_image: Device time for which requests, failed ones too, were served, per picture.
+        device_seconds_per_image: Device time for which requests, failed ones too, were served, per picture;
+            None if it is not known, as over HTTP.
         bytes_loaded: Bytes of adapters fetched.
         adapters: How adapters came, by kind; empty for systems that do not tell.
         failures: The first of them.
@@ -143,7 +148,7 @@ def summarize(
         latency=describe(served["latency_s"], wanted) if len(served) else None,
         stages={name: describe(served[name], wanted) for name in stages} if len(served) else {},
         device_seconds=device_seconds,
-        device_seconds_per_image=_ratio(device_seconds, num_images),
+        device_seconds_per_image=_ratio(device_seconds, num_images) or None,
         bytes_loaded=int(frame["bytes_loaded"].sum()),
         adapters=adapters.summary(),
         failures=tuple(failures),
@@ -188,7 +193,7 @@ def _read(records: Iterable[RequestRecord], failures: list[Failure], adapters: A
     for record in records:
         if record.warmup:
             continue
-        for name, seconds in {QUEUE: record.queue_wait_s, **record.stages}.items():
+        for name, seconds in (_waits(record) | record.stages).items():
             # A stage first seen now was zero in every row so far.
             stages.setdefault(name, []).extend([0.0] * (len(rows) - len(stages[name])))
             stages[name].append(seconds)
@@ -200,6 +205,12 @@ def _read(records: Iterable[RequestRecord], failures: list[Failure], adapters: A
     for name in sorted(stages, key=stage_order):
         frame[name] = stages[name] + [0.0] * (len(rows) - len(stages[name]))
     return frame
+
+
+def _waits(record: RequestRecord) -> dict[str, float]:
+    if record.client_wait_s is None:
+        return {QUEUE: record.queue_wait_s}
+    return {CLIENT_QUEUE: record.client_wait_s, QUEUE: record.queue_wait_s - record.client_wait_s}
 
 
 def _row(record: RequestRecord) -> tuple[float, ...]:
