@@ -37,10 +37,11 @@ def distributions(systems: Sequence[LatencyDistribution]) -> str:
         return ""
     edge = max(max(system.seconds) for system in systems) or 1.0
     rows = [_distribution_row(system, edge) for system in systems]
-    heads = ("system", f"0 to {edge:.3g} s", *(f"p{q}, s" for q in _PERCENTILES))
+    names = " · ".join(f"p{q}" for q in _PERCENTILES)
+    heads = ("system", f"0 to {edge:.3g} s", names)
     return _bars("Latency from arrival to delivery", heads, rows) + paragraph(
         "Height is the share of a system's requests; the black line is the median. "
-        f"All rows share one scale, from 0 to {edge:.3g} s.",
+        f"All rows share one scale, from 0 to {edge:.3g} s. The numbers are {names} in seconds.",
         "note",
     )
 
@@ -73,10 +74,11 @@ def frontier(shown: Frontier) -> str:
     return f"<h3>{text(shown.title)}</h3>{drawn}{numbers}"
 
 
-def _bars(caption: str, heads: Sequence[str], rows: Sequence[str]) -> str:
-    cells = "".join(
-        element("th", text(head) or '<span aria-hidden="true">&nbsp;</span>', {"scope": "col"})
-        for head in heads
+def _bars(caption: str, heads: tuple[str, str, str], rows: Sequence[str]) -> str:
+    label, drawn, numbers = (text(head) or "&nbsp;" for head in heads)
+    cells = (
+        f'<th scope="col">{label}</th><th scope="col">{drawn}</th>'
+        f'<th scope="col" class="number">{numbers}</th>'
     )
     return (
         f'<table class="bars"><caption>{text(caption)}</caption><thead><tr>{cells}</tr></thead>'
@@ -90,7 +92,7 @@ def _waterfall_row(before: WaterfallStep | None, step: WaterfallStep, longest: f
     else:
         low, high = sorted((before.seconds, step.seconds))
         kind = "less" if step.seconds <= before.seconds else "more"
-        change = f" ({step.seconds - before.seconds:+.3f})"
+        change = f" ({step.seconds - before.seconds:+.3f})".replace("-", "−")
     marks = _bar_mark(kind, low / longest, high / longest)
     if step.low is not None and step.high is not None:
         marks += _bar_mark("spread", step.low / longest, step.high / longest)
@@ -112,8 +114,8 @@ def _distribution_row(system: LatencyDistribution, edge: float) -> str:
     )
     median = float(np.median(seconds)) / edge
     line = f'<i class="total" style="left:{median:.2%};width:2px;top:0;bottom:0;background:var(--ink)"></i>'
-    numbers = "".join(f'<td class="number">{np.percentile(seconds, q):.3f}</td>' for q in _PERCENTILES)
-    return _bar_row(system.system, drawn + line, numbers)
+    numbers = " · ".join(f"{np.percentile(seconds, q):.3f}" for q in _PERCENTILES)
+    return _bar_row(system.system, drawn + line, f'<td class="number">{numbers}</td>')
 
 
 def _bar_row(label: str, marks: str, numbers: str) -> str:
@@ -151,10 +153,11 @@ def _point_label(label: str, x: float, y: float, placed: list[tuple[float, float
     width = 6.5 * len(label)
     is_right = x + 8 + width < _WIDTH
     start = x + 8 if is_right else x - 8 - width
-    for height in (y - 6, y + 14, y - 20, y + 28):
+    for height in (y + 16, y - 8, y + 30, y - 22):
         if all(abs(start - left) > width or abs(height - top) > 12 for left, top in placed):
             placed.append((start, height))
-            return f'<text x="{start:.1f}" y="{height:.1f}" font-size="12">{text(label)}</text>'
+            halo = 'stroke="#fff" stroke-width="3" paint-order="stroke"'
+            return f'<text x="{start:.1f}" y="{height:.1f}" font-size="12" {halo}>{text(label)}</text>'
     return ""
 
 

@@ -22,14 +22,16 @@ a { color: var(--blue); }
 .note { color: var(--soft); font-size: .85rem; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
 .scroll:focus-visible { outline: 2px solid var(--blue); }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums;
+table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums;
     overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
 tbody th { font-weight: 400; white-space: pre; }
 .number { text-align: right; white-space: nowrap; }
+tbody tr, thead tr { background: var(--paper); }
 tbody tr:nth-child(even) { background: var(--shade); }
+.scroll th:first-child { position: sticky; left: 0; background: inherit; }
 .bars { width: 100%; }
 .bars tbody th { white-space: normal; width: 24%; }
 .bars tbody tr { background: none; }
@@ -83,7 +85,8 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
   tr, .track, .chart, .request { break-inside: avoid; }
   .scroll { overflow: visible; }
   .scroll table { font-size: 8pt; } .scroll th, .scroll td { padding: .1rem .3rem; }
-  tbody th { white-space: pre-wrap; } .number { white-space: normal; }
+  tbody th { white-space: pre-wrap; } .scroll .number { white-space: normal; }
+  details:not([open]) { display: none; }
   .tracks { width: 100% !important; }
   a { color: inherit; text-decoration: none; }
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from swiftdiff.report.html_elements import element, paragraph, text
 from swiftdiff.report.page import PageSpan, RequestTimeline
@@ -35,36 +35,68 @@ _OTHER = "#a0a8b0"
 _DEPTH_PX = 14  # height of a strip of one depth
 _MAX_SPANS = 4000  # drawn of one request; a page with more would not open on a phone
 _WIDTH = 10_000
+_ROUNDING_S = 1e-6  # of times in timeline.json: what follows at once is not part of what it follows
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The seconds that are drawn, counted from the start of service."""
+
+    begin_s: float
+    end_s: float
+
+    def at(self, seconds: float) -> float:
+        """Return where a moment is drawn; what lies outside is drawn at the edge."""
+        share = (seconds - self.begin_s) / (self.end_s - self.begin_s or 1.0)
+        return min(max(share, 0.0), 1.0) * _WIDTH
 
 
 def timelines(requests: Sequence[RequestTimeline]) -> str:
-    """Return the timelines of requests, all on one scale."""
+    """Return the timelines of requests, all on one scale that begins with the first load or service.
+
+    Time in the queue is mostly not drawn: beside seconds of it nothing else would be seen.
+    """
     drawn = [request for request in requests if request.spans]
     if not drawn:
         return ""
-    end_s = max(max(span.ended_s for span in request.spans) for request in drawn)
-    begin_s = min(0.0, *(min(span.began_s for span in request.spans) for request in drawn))
+    work = [
+        (span.began_s - _service_begins_s(request), span.ended_s - _service_begins_s(request))
+        for request in drawn
+        for span in request.spans
+        if span.name != "queue"
+    ]
+    scale = _Scale(min(0.0, *(began for began, _ in work)), max(ended for _, ended in work))
     parts = [
-        paragraph("The slowest request of each system, all on one time scale. Point at a bar to read it."),
+        paragraph(
+            "The slowest request of each system, all on one time scale: 0 is the start of service, and the "
+            "time in the queue before that is cut off where nothing loaded. Point at a bar to read it."
+        ),
         _legend({span.name for request in drawn for span in request.spans}),
     ]
-    parts += [_timeline(index, request, begin_s, end_s) for index, request in enumerate(drawn)]
+    parts += [_timeline(index, request, scale) for index, request in enumerate(drawn)]
     return "\n".join(parts)
 
 
-def _timeline(index: int, request: RequestTimeline, begin_s: float, end_s: float) -> str:
+def _service_begins_s(request: RequestTimeline) -> float:
+    return next((span.began_s for span in request.spans if span.name == "service"), 0.0)
+
+
+def _timeline(index: int, request: RequestTimeline, scale: _Scale) -> str:
     spans = request.spans[:_MAX_SPANS]
-    by_track: dict[str, list[PageSpan]] = defaultdict(list)
-    for span in spans:
-        by_track[span.track].append(span)
+    by_track: dict[str, list[PageSpan]] = {}
+    for span in sorted(spans, key=lambda each: _track_order(each.track)):
+        by_track.setdefault(span.track, []).append(span)
+    queued_s = _service_begins_s(request)
     title = f"{request.system}: request {request.request_id}, {request.latency_s:.3f} s"
-    rows = "".join(_track(name, by_track[name], begin_s, end_s) for name in by_track)
+    title += f", of it {queued_s:.3f} s in the queue" if queued_s else ""
+    rows = "".join(_track(name, by_track[name], queued_s, scale) for name in by_track)
     anchor = f"timeline-{index}"
     zoom = (
         f'<label class="zoom" data-tracks="{anchor}" hidden>Widen <input type="range" min="1" max="16" '
         f'step="1" value="1"></label>'
     )
-    ticks = "".join(f"<span>{begin_s + share * (end_s - begin_s):.2f} s</span>" for share in (0, 0.5, 1))
+    shown_s = (scale.begin_s, (scale.begin_s + scale.end_s) / 2, scale.end_s)
+    ticks = "".join(f"<span>{seconds:.2f} s</span>" for seconds in shown_s)
     box = element(
         "div",
         f'<div class="tracks" id="{anchor}">{rows}<div class="ticks">{ticks}</div></div>',
@@ -75,16 +107,15 @@ def _timeline(index: int, request: RequestTimeline, begin_s: float, end_s: float
     return f'<div class="request"><h3>{text(title)}</h3>{zoom}{box}{note}</div>{_totals(title, by_track)}'
 
 
-def _track(name: str, spans: Iterable[PageSpan], begin_s: float, end_s: float) -> str:
+def _track_order(track: str) -> tuple[int, str]:
+    known = ("request", "server", "lane")
+    return next((rank for rank, name in enumerate(known) if track.startswith(name)), len(known)), track
+
+
+def _track(name: str, spans: Iterable[PageSpan], zero_s: float, scale: _Scale) -> str:
     placed = list(_by_depth(spans))
     depth = max(level for level, _ in placed) + 1
-    scale = _WIDTH / (end_s - begin_s or 1.0)
-    rects = "".join(
-        f'<rect x="{(span.began_s - begin_s) * scale:.0f}" y="{level * _DEPTH_PX}" '
-        f'width="{max((span.ended_s - span.began_s) * scale, 4):.0f}" height="{_DEPTH_PX - 1}" '
-        f'fill="{_COLOURS.get(span.name, _OTHER)}"><title>{text(_describe(span))}</title></rect>'
-        for level, span in placed
-    )
+    rects = "".join(_rect(level, span, zero_s, scale) for level, span in placed)
     height = depth * _DEPTH_PX
     drawing = (
         f'<svg role="img" aria-label="{text(_summary(name, [span for _, span in placed]))}" '
@@ -93,19 +124,29 @@ def _track(name: str, spans: Iterable[PageSpan], begin_s: float, end_s: float) -
     return f'<div class="track"><span>{text(name)}</span>{drawing}</div>'
 
 
+def _rect(level: int, span: PageSpan, zero_s: float, scale: _Scale) -> str:
+    left, right = scale.at(span.began_s - zero_s), scale.at(span.ended_s - zero_s)
+    return (
+        f'<rect x="{left:.0f}" y="{level * _DEPTH_PX}" width="{max(right - left, 4):.0f}" '
+        f'height="{_DEPTH_PX - 1}" fill="{_COLOURS.get(span.name, _OTHER)}">'
+        f"<title>{text(_describe(span, zero_s))}</title></rect>"
+    )
+
+
 def _by_depth(spans: Iterable[PageSpan]) -> Iterable[tuple[int, PageSpan]]:
     """Yield spans with the number of spans that they are part of."""
     around: list[PageSpan] = []
     for span in sorted(spans, key=lambda each: (each.began_s, -each.ended_s)):
-        while around and around[-1].ended_s <= span.began_s:
+        while around and around[-1].ended_s <= span.began_s + _ROUNDING_S:
             around.pop()
         yield len(around), span
         around.append(span)
 
 
-def _describe(span: PageSpan) -> str:
+def _describe(span: PageSpan, zero_s: float) -> str:
     details = "".join(f", {key} {value}" for key, value in span.details.items() if key != "request_id")
-    return f"{span.name}{details}: {(span.ended_s - span.began_s) * 1000:.2f} ms from {span.began_s:.3f} s"
+    took_ms = (span.ended_s - span.began_s) * 1000
+    return f"{span.name}{details}: {took_ms:.2f} ms from {span.began_s - zero_s:.3f} s"
 
 
 def _summary(track: str, spans: Sequence[PageSpan]) -> str:

@@ -71,6 +71,8 @@ def _spans_of(record: RequestRecord, path: Path) -> Iterator[PageSpan]:
         if event["ph"] == "M":
             names[track] = str(event["args"]["name"])
             continue
+        if event["name"] == "serve":  # the page has it as the request's service
+            continue
         began_s = float(event["ts"]) / 1e6 - zero_s
         ended_s = began_s + float(event["dur"]) / 1e6
         if (
