@@ -193,6 +193,8 @@ class NirvanaConfig(StrictModel):
     """Options of the engine ``nirvana``, which serves by those of ``diffusers`` besides.
 
     Attributes:
+        embedding: Of prompts, to compare them by: ``pooled`` is the text encoder's own, as published for
+            CLIP; ``tokens`` is that of every token, for text encoders that were not trained to pool.
         skips: Pairs of a similarity of prompts (a cosine, -1 to 1) and the share of steps that are skipped
             from it on, both rising. The default is the published one, for CLIP: other text encoders spread
             prompts otherwise.
@@ -201,6 +203,7 @@ class NirvanaConfig(StrictModel):
             ``lru`` the least recently used.
     """
 
+    embedding: Literal["pooled", "tokens"] = "pooled"
     skips: Annotated[tuple[tuple[Similarity, Share], ...], Field(min_length=1)] = (
         (0.65, 0.1),
         (0.75, 0.2),

@@ -133,6 +133,21 @@ class AdapterRecord(StrictModel):
     bal_note: str | None = None
 
 
+class LatentCacheRecord(StrictModel):
+    """What a cache of noisy latents had for a request.
+
+    Attributes:
+        similarity: Of the most similar prompt among requests that are alike otherwise, as the cosine of
+            embeddings; None if there was none.
+        skipped_steps: Steps that were not computed, for its latents took their place; 0 is a miss.
+        cached_bytes: In the cache after the request.
+    """
+
+    similarity: float | None = None
+    skipped_steps: int
+    cached_bytes: int
+
+
 class RequestRecord(StrictModel):
     """How one request went: one line of ``requests.jsonl``.
 
@@ -163,6 +178,7 @@ class RequestRecord(StrictModel):
         images: Paths of the saved pictures, relative to the run's folder.
         bytes_loaded: Bytes of adapters fetched from the store for it.
         adapters: How each of its adapters came, for systems that tell; ControlNets first.
+        latent_cache: What a cache of latents had for it, for systems with one.
         device_seconds: Seconds for which it occupied devices, restore included, summed over devices.
         slo_ms: The request's.
         slo_met: Whether ``latency_s`` kept it; None without ``slo_ms``.
@@ -189,6 +205,7 @@ class RequestRecord(StrictModel):
     images: tuple[str, ...] = ()
     bytes_loaded: int = 0
     adapters: tuple[AdapterRecord, ...] = ()
+    latent_cache: LatentCacheRecord | None = None
     device_seconds: float = 0.0
     slo_ms: float | None = None
     slo_met: bool | None = None

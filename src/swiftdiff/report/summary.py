@@ -26,6 +26,7 @@ STAGE_ORDER = (
     "lora_wait",
     "lora_patch",
     "text_encode",
+    "cache_search",  # for latents of a similar prompt
     "denoise",
     "vae_decode",
     "server",  # a whole answer of one that does not tell its stages

@@ -28,10 +28,20 @@ def _swiftdiff(config: ServingConfig) -> ServingSystem:
         return SwiftdiffSystem(config)
 
 
+def _nirvana(config: ServingConfig) -> ServingSystem:
+    from swiftdiff.models.quiet import quiet_libraries
+
+    with quiet_libraries():
+        from swiftdiff.systems.nirvana import NirvanaSystem
+
+    return NirvanaSystem(config)
+
+
 # Factories import their system when called: choosing one must not cost the imports of all.
 ENGINES: dict[str, Callable[[ServingConfig], ServingSystem]] = {
     "diffusers": _diffusers,
     "swiftdiff": _swiftdiff,
+    "nirvana": _nirvana,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from PIL.Image import Image
 
-from swiftdiff.request import AdapterRecord, ImageRequest
+from swiftdiff.request import AdapterRecord, ImageRequest, LatentCacheRecord
 from swiftdiff.telemetry.timeline import Timeline
 
 Exactness = Literal["exact", "approximate"]
@@ -29,12 +29,14 @@ class Served:
             ``images`` has returned.
         bytes_loaded: Bytes of adapters fetched from the store.
         adapters: How each adapter came, for systems that tell.
+        latent_cache: What a cache of latents had for it, for systems with one.
     """
 
     images: list[Image] | Callable[[], list[Image]]
     stages: dict[str, float]
     bytes_loaded: int
     adapters: tuple[AdapterRecord, ...] = ()
+    latent_cache: LatentCacheRecord | None = None
 
 
 class ServingSystem(Protocol):

@@ -24,6 +24,7 @@ denoising ends.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from swiftdiff.errors import RequestError
 from swiftdiff.models.loading import check_controlnet_fits, load_controlnet, load_pipeline
 from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.models.registry import resolve_model
-from swiftdiff.request import ImageRequest
+from swiftdiff.request import ControlNetUse, ImageRequest
 from swiftdiff.systems.base import Exactness, Served, Waiting
 from swiftdiff.systems.control_image import load_control_images
 from swiftdiff.systems.controlnets import ControlNetCache
@@ -45,6 +46,9 @@ from swiftdiff.systems.no_store import no_store
 from swiftdiff.systems.stock_loras import StockLoras
 from swiftdiff.telemetry.stages import StageTimer
 from swiftdiff.telemetry.timeline import OFF, Timeline
+
+# Called with the number of steps done and the latents after them.
+AfterStep = Callable[[int, torch.Tensor], None]
 
 
 class DiffusersSystem:
@@ -121,7 +125,7 @@ class DiffusersSystem:
         with torch.inference_mode():
             arguments = self._encode_prompt(request, timer)
             arguments |= self._control_arguments(request, images)
-            pictures = self._denoise_and_decode(pipe, request, arguments, timer)
+            pictures = self._make_pictures(pipe, request, arguments, timer)
         return Served(pictures, timer.seconds, num_bytes)
 
     def _open_store(self) -> AdapterStore | None:
@@ -177,20 +181,32 @@ class DiffusersSystem:
         }
 
     def _control_arguments(self, request: ImageRequest, images: list[Image]) -> dict[str, Any]:
-        uses = request.controlnets
-        if not uses:
+        if not request.controlnets:
             return {}
+        image = images[0] if len(images) == 1 else images
+        return {"image": image, **self._control_weights(request.controlnets)}
+
+    def _control_weights(self, uses: Sequence[ControlNetUse]) -> dict[str, Any]:
         scales = [use.scale for use in uses]
         one = len(uses) == 1
         return {
-            "image": images[0] if one else images,
             "controlnet_conditioning_scale": scales[0] if one else scales,
             "control_guidance_start": [use.start for use in uses],
             "control_guidance_end": [use.end for use in uses],
         }
 
-    def _denoise_and_decode(
+    def _make_pictures(
         self, pipe: Any, request: ImageRequest, arguments: dict[str, Any], timer: StageTimer
+    ) -> list[Image]:
+        return self._denoise_and_decode(pipe, request, arguments, timer)
+
+    def _denoise_and_decode(
+        self,
+        pipe: Any,
+        request: ImageRequest,
+        arguments: dict[str, Any],
+        timer: StageTimer,
+        after_step: AfterStep = lambda num_done, latents: None,
     ) -> list[Image]:
         native_size = self._base.default_sample_size * self._base.vae_scale_factor
         timeline, about = self._timeline, {"request_id": request.request_id}
@@ -201,6 +217,7 @@ class DiffusersSystem:
             nonlocal denoised, step_began
             timeline.add("step", step_began, ended := timeline.now(), {**about, "step": step})
             step_began = ended
+            after_step(step + 1, tensors["latents"])
             if step == pipe.num_timesteps - 1:
                 self._check_finite(tensors["latents"], request)
                 denoised = timer.now()
