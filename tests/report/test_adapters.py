@@ -78,3 +78,22 @@ def test_warm_ups_are_no_uses(tmp_path: Path) -> None:
 def test_a_stage_that_is_not_known_stands_before_other() -> None:
     names = sorted([*STAGE_ORDER, "upscale"], key=stage_order)
     assert names.index("image_save") < names.index("upscale") < names.index("other")
+
+
+def test_a_run_with_a_table_of_k_says_how_late_loras_could_be_and_which_were_not_in_it(
+    tmp_path: Path,
+) -> None:
+    known, unknown = lora("store", 0.5, 2) | {"bal_k": 4}, lora("store", 0.5, 0) | {"bal_k": 0}
+    run = make_run(
+        tmp_path / "run",
+        [
+            with_loras("known", 0.0, known),
+            with_loras("unknown", 0.4, unknown | {"bal_note": "not in bal_table"}),
+        ],
+    )
+    write_report(RunFolder(run))
+    use = json.loads((run / "summary.json").read_text())["adapters"]["lora"]
+    assert (use["bal_k"], use["not_in_bal_table"]) == ([0, 2, 4], 1)
+    rows = (run / "tables/adapters.csv").read_text().splitlines()
+    assert '"k of bal_table, highest",4,,' in rows
+    assert "k = 0: not in bal_table,1,,uses" in rows

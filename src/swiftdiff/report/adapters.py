@@ -31,6 +31,9 @@ class AdapterUse(BaseModel):
         mean_wait_ms: For how long a served request with such adapters stood still until they were there; None
             if none was served.
         steps_patched: Lowest, median and highest of the steps at which it was patched; None if none was.
+        bal_k: Lowest, median and highest of what a ``bal_table`` let LoRAs be late by; None without one.
+        not_in_bal_table: Uses that had to be there at step 0 because the table did not cover them; None
+            without one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +46,8 @@ class AdapterUse(BaseModel):
     mean_load_ms: float | None
     mean_wait_ms: float | None
     steps_patched: tuple[int, float, int] | None
+    bal_k: tuple[int, float, int] | None = None
+    not_in_bal_table: int | None = None
 
     @property
     def hit_rate(self) -> float:
@@ -87,6 +92,7 @@ def _summarize(records: list[AdapterRecord], waits_s: list[float]) -> AdapterUse
     sources = [record.source for record in records]
     loads_s = [record.load_s for record in records if record.source != "cache"]
     steps = [record.step_patched for record in records if record.step_patched is not None]
+    bounds = [record.bal_k for record in records if record.bal_k is not None]
     return AdapterUse(
         uses=len(records),
         from_cache=sources.count("cache"),
@@ -95,8 +101,14 @@ def _summarize(records: list[AdapterRecord], waits_s: list[float]) -> AdapterUse
         bytes_loaded=sum(record.bytes_loaded for record in records),
         mean_load_ms=_mean_ms(loads_s),
         mean_wait_ms=_mean_ms(waits_s),
-        steps_patched=(min(steps), float(statistics.median(steps)), max(steps)) if steps else None,
+        steps_patched=_spread(steps),
+        bal_k=_spread(bounds),
+        not_in_bal_table=sum(record.bal_note is not None for record in records) if bounds else None,
     )
+
+
+def _spread(steps: list[int]) -> tuple[int, float, int] | None:
+    return (min(steps), float(statistics.median(steps)), max(steps)) if steps else None
 
 
 def _mean_ms(seconds: list[float]) -> float | None:

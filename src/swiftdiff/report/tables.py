@@ -123,6 +123,10 @@ def adapter_table(result: RunResult) -> Table:
         ("patched at step, first", lambda use: use.steps_patched and use.steps_patched[0], ""),
         ("patched at step, median", lambda use: use.steps_patched and use.steps_patched[1], ""),
         ("patched at step, last", lambda use: use.steps_patched and use.steps_patched[2], ""),
+        ("k of bal_table, lowest", lambda use: use.bal_k and use.bal_k[0], ""),
+        ("k of bal_table, median", lambda use: use.bal_k and use.bal_k[1], ""),
+        ("k of bal_table, highest", lambda use: use.bal_k and use.bal_k[2], ""),
+        ("k = 0: not in bal_table", lambda use: use.not_in_bal_table, "uses"),
     )
     rows = (
         (name, *(None if use is None else measure(use) for use in kinds), unit)
