@@ -82,6 +82,11 @@ class Timeline:
             return tuple(self._tracks)
 
     @property
+    def pending(self) -> int:
+        """Spans that `drain` would give now."""
+        return len(self._spans)
+
+    @property
     def dropped(self) -> int:
         """Spans that were not taken for want of room."""
         with self._lock:
