@@ -16,6 +16,7 @@ import typer
 
 from swiftdiff.errors import ConfigError, StorageError
 
+from . import replay_target
 from .load_options import parse_load, parse_options
 
 if TYPE_CHECKING:
@@ -78,6 +79,19 @@ def replay(
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="With --request-rate: of the gaps.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send the requests to a server with OpenAI's Images API, in place of a system in here.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="ID", help="With --target: the model to ask for, if it has several.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --target: the server's API key is in it.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run: serve what is missing.")
     ] = None,
@@ -88,7 +102,8 @@ def replay(
     """Replay TRACE through a serving system: pictures, records, tables and a plot.
 
     With no other option the embedded model serves it with stock diffusers, and
-    requests arrive when the trace says. Latency counts from the arrival.
+    requests arrive when the trace says. Latency counts from the arrival. With
+    --target a server serves it; what waits in the client is shown apart.
 
     Exit codes: 0 every request was served; 1 some failed; 2 a mistake in the
     command or its files, or a disk that takes no more; 130 Ctrl-C, after writing
@@ -100,19 +115,29 @@ def replay(
     try:
         if resume is not None:
             load_options = (speed, request_rate, burstiness, max_concurrency, seed)
-            given = (config, out, limit, goodput, adapters, *load_options)
+            given = (config, out, limit, goodput, adapters, target, model, *load_options)
             if any(option is not None for option in given) or num_warmups:
                 raise ConfigError(
                     "--resume goes on as the run began: besides it there can only be TRACE, "
-                    "--metric-percentiles and --json"
+                    "--api-key-file, --metric-percentiles and --json"
                 )
-            ended = _resume(resume, trace)
+            ended = _resume(resume, trace, api_key_file)
         elif trace is None:
             raise ConfigError("name a trace: swiftdiff replay TRACE (swiftdiff init DIR writes an example)")
         else:
             load = parse_load(speed, request_rate, burstiness, max_concurrency, seed)
             options = parse_options(load, limit, num_warmups, goodput, adapters)
-            ended = _start(trace, config, options, out)
+            if target is None:
+                _refuse({"--model": model, "--api-key-file": api_key_file}, "only with --target")
+                ended = _start(trace, config, options, out)
+            else:
+                _refuse(
+                    {"--config": config, "--adapters": adapters}, "not with --target: the server has its own"
+                )
+                folder = out if out is not None else _default_folder(trace, replay_target.label(target))
+                ended = replay_target.start(
+                    trace, target, options, folder, model=model, key_file=api_key_file
+                )
         try:
             result = write_report(ended.folder, percentiles)
         except StorageError as error:  # a full disk: show at least what can be read
@@ -144,11 +169,20 @@ def _start(trace: Path, config: Path | None, options: ReplayOptions, out: Path |
         return start_run(trace, serving, options, folder, argv=sys.argv, observer=observer)
 
 
-def _resume(folder: Path, trace: Path | None) -> Ended:
+def _refuse(options: dict[str, object], reason: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(f"{' and '.join(given)}: {reason}")
+
+
+def _resume(folder: Path, trace: Path | None, api_key_file: Path | None) -> Ended:
     from swiftdiff.engine.session import resume_run
 
     from .terminal import ProgressObserver
 
+    if replay_target.is_http_run(folder):
+        return replay_target.resume(folder, trace, api_key_file)
+    _refuse({"--api-key-file": api_key_file}, "only for a run against a server")
     with ProgressObserver() as observer:
         return resume_run(folder, trace, observer=observer)
 

@@ -1,0 +1,1 @@
+"""The client: replays a trace against a server over HTTP, its own or any that speaks OpenAI's Images API."""
