@@ -1,0 +1,114 @@
+"""A system that serves LoRAs wrongly is caught by its pictures, on real replays of the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swiftdiff.compare.quality import measure_quality
+from swiftdiff.config import ServingConfig
+from swiftdiff.engine.options import ClosedLoad, ReplayOptions
+from swiftdiff.engine.session import start_run
+from swiftdiff.quality.picture_judge import PictureJudge
+from swiftdiff.quality.quality_report import QualityReport
+from swiftdiff.quality.verdict import verdict_of
+from swiftdiff.report.quality_tables import quality_tables
+from swiftdiff.report.tables import to_markdown
+from swiftdiff.request import ImageRequest, LoraUse
+from swiftdiff.systems import build_system
+from swiftdiff.systems.base import Served, ServingSystem
+from swiftdiff.trace.writer import write_trace
+
+STYLES = ("neon", "sketch", "pixel", "gold", "stripes", "blueprint")
+CAPTIONS = (
+    "a large red circle above a small blue square on a sand background",
+    "a large yellow star in the middle on a charcoal background",
+)
+
+
+class WrongScale:
+    """A system with a bug: every LoRA acts with another scale than was asked for."""
+
+    def __init__(self, system: ServingSystem, factor: float, exactness: str) -> None:
+        self._system = system
+        self._factor = factor
+        self.exactness = exactness
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._system, name)
+
+    def serve(self, request: ImageRequest, images_root: Path) -> Served:
+        wrong = tuple(LoraUse(id=use.id, scale=use.scale * self._factor) for use in request.loras)
+        return self._system.serve(request.model_copy(update={"loras": wrong}), images_root)
+
+
+class Bench:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.judge = PictureJudge()
+        requests = [
+            ImageRequest(
+                request_id=name,
+                timestamp=0,
+                prompt=CAPTIONS[number % 2],
+                num_inference_steps=8,
+                guidance_scale=4.5,
+                seed=number,
+                loras=(LoraUse(id=name),) if name in STYLES else (),
+            )
+            for number, name in enumerate((*STYLES, "plain"))
+        ]
+        write_trace(root / "trace.jsonl", requests)
+        self.stock = self.replay("stock")
+
+    def replay(
+        self, name: str, engine: str = "diffusers", factor: float = 1.0, exactness: str = "exact"
+    ) -> Path:
+        config = ServingConfig(name=name, engine=engine, model="shapes")  # type: ignore[arg-type]
+        options = ReplayOptions(load=ClosedLoad(max_concurrency=1))
+
+        def build(config: ServingConfig) -> Any:
+            system = build_system(config)
+            return system if factor == 1 else WrongScale(system, factor, exactness)
+
+        ended = start_run(self.root / "trace.jsonl", config, options, self.root / name, argv=[], build=build)
+        assert ended.outcome == "complete"
+        return self.root / name
+
+    def measure(self, run: Path) -> QualityReport:
+        return measure_quality(self.stock, run, judge=self.judge)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("broken"))
+
+
+def test_two_exact_systems_are_not_flagged(bench: Bench) -> None:
+    verdict = verdict_of(bench.measure(bench.replay("mine", engine="swiftdiff")))
+    assert verdict.kind == "same"
+    assert not verdict.is_flagged
+
+
+def test_an_exact_system_that_serves_loras_at_half_their_scale_is_broken(bench: Bench) -> None:
+    report = bench.measure(bench.replay("half", factor=0.5))
+    verdict = verdict_of(report)
+    assert verdict.kind == "broken"
+    assert verdict.text.startswith("NOT EXACT: 6 of 7 pictures differ")
+    assert "style score −0." in verdict.text
+    assert report.within_rounding == 1  # the picture without a LoRA
+    shown = "".join(to_markdown(table) for table in quality_tables([report]))
+    assert "⚠ NOT EXACT" in shown
+
+
+def test_an_approximate_system_without_its_loras_is_caught_by_the_style_score_alone(bench: Bench) -> None:
+    report = bench.measure(bench.replay("without", factor=0.0, exactness="approximate"))
+    assert report.exactness == "approximate"
+    verdict = verdict_of(report)
+    assert verdict.kind == "differs"
+    style = report.scores[-1]
+    assert style.judged == 6
+    assert style.change is not None
+    assert style.change.high < -0.3
