@@ -24,7 +24,7 @@ from .status_line import StatusLine
 if TYPE_CHECKING:
     from swiftdiff.compare.observer import Served
     from swiftdiff.compare.plan import ComparePlan
-    from swiftdiff.compare.report import Report
+    from swiftdiff.compare.report import ReferenceOptions, Report
     from swiftdiff.compare.session import CompareEnd, Measure
     from swiftdiff.engine.options import ReplayOptions
 
@@ -107,6 +107,17 @@ def compare(
         Path | None,
         typer.Option(metavar="DIR", help="Go on: measure what is missing."),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME…",
+            help="Networks that judge pictures too: clip, lpips, fid. Needs swiftdiff[quality] and weights.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of these weights. Default: torch's own for downloads."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Compare also what differs in more than the system.")
     ] = False,
@@ -134,10 +145,11 @@ def compare(
     }  # fmt: skip
     measuring = [name for name, value in given.items() if value is not None]
     _check_sweep(sweep_rate, slo_attainment, fail_below)
+    references = _read_metrics(metrics, weights)
     if resume is not None and (paths or measuring or out is not None or baseline is not None):
         raise ConfigError(
-            "--resume goes on as the comparison began: beside it there can only be --fail-below, --force and "
-            "--json"
+            "--resume goes on as the comparison began: beside it there can only be --fail-below, --metrics, "
+            "--weights, --force and --json"
         )
     if resume is None and not paths:
         raise ConfigError("name systems or runs: swiftdiff compare configs, or swiftdiff compare RUN RUN")
@@ -160,7 +172,7 @@ def compare(
                     attainment=(slo_attainment or DEFAULT_ATTAINMENT) if sweep_rate else None,
                 )
                 ended = _start(plan, out or _default_folder(Path(plan.trace)), observer)
-            ended, report = _report(ended, paths or [], baseline, out, force=force)
+            ended, report = _report(ended, paths or [], baseline, out, references, force=force)
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -186,6 +198,21 @@ def _check_sweep(sweep_rate: bool, slo_attainment: float | None, fail_below: flo
         raise ConfigError("--fail-below is about speed-ups, which --sweep-rate does not measure")
     if fail_below is not None and not (fail_below > 0 and math.isfinite(fail_below)):
         raise ConfigError.for_field("--fail-below", fail_below, "a ratio above 0, such as 1.2")
+
+
+def _read_metrics(metrics: str | None, weights: Path | None) -> ReferenceOptions:
+    """Return which networks judge pictures; what they need is missed now, not after hours of measuring."""
+    from swiftdiff.compare.report import ReferenceOptions
+
+    if metrics is None:
+        if weights is not None:
+            raise ConfigError("--weights has a meaning only with --metrics")
+        return ReferenceOptions()
+    from swiftdiff.quality.reference_metrics import check_reference_metrics
+
+    names = tuple(dict.fromkeys(name.strip() for name in metrics.split(",")))
+    check_reference_metrics(names, weights)
+    return ReferenceOptions(names, weights)
 
 
 def _are_configs(paths: list[Path], measuring: list[str]) -> bool:
@@ -258,14 +285,20 @@ def _measure(plan: ComparePlan) -> Measure:
 
 
 def _report(
-    ended: CompareEnd | None, paths: list[Path], baseline: str | None, out: Path | None, *, force: bool
+    ended: CompareEnd | None,
+    paths: list[Path],
+    baseline: str | None,
+    out: Path | None,
+    references: ReferenceOptions,
+    *,
+    force: bool,
 ) -> tuple[CompareEnd | None, Report]:
     from swiftdiff.compare.folder import CompareFolder, is_comparison
     from swiftdiff.compare.report import report_measured, report_runs, write_report
     from swiftdiff.report.comparison_report import check_free
 
     if ended is not None:
-        report = report_measured(ended.folder, force=force)
+        report = report_measured(ended.folder, references=references, force=force)
         try:
             write_report(report, ended.folder.path)
         except StorageError as error:  # a full disk: show at least what can be read
@@ -274,9 +307,10 @@ def _report(
     if out is not None:
         check_free(out)
     if len(paths) == 1 and is_comparison(paths[0]):
-        report = report_measured(CompareFolder.open(paths[0]), baseline=baseline, force=force)
+        folder = CompareFolder.open(paths[0])
+        report = report_measured(folder, baseline=baseline, references=references, force=force)
     else:
-        report = report_runs(paths, baseline=baseline, force=force)
+        report = report_runs(paths, baseline=baseline, references=references, force=force)
     if out is not None:
         write_report(report, out)
     return None, report

@@ -19,7 +19,7 @@ from swiftdiff.report.comparison import Comparison, compare_runs
 from swiftdiff.report.comparison_report import heading, tables_to_json, to_json, warnings, write_files
 from swiftdiff.report.comparison_tables import comparison_tables, headline_table, raw_tables
 from swiftdiff.report.html import ComparisonPage, write_html
-from swiftdiff.report.quality_tables import quality_rows, quality_tables
+from swiftdiff.report.quality_tables import quality_rows, quality_tables, quality_warnings
 from swiftdiff.report.tables import Column, Table
 from swiftdiff.report.waterfall import Step, waterfall, waterfall_table
 from swiftdiff.telemetry.machine_load import MAX_IDLE_LOAD, MAX_OTHER_SHARE
@@ -52,18 +52,47 @@ class Report:
     num_failed: int
 
 
-def report_runs(paths: Sequence[Path], *, baseline: str | None = None, force: bool = False) -> Report:
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """Which networks judge pictures besides, see `swiftdiff.quality.reference_metrics`.
+
+    Attributes:
+        names: Of the metrics.
+        weights: Folder of their weights; None is torch's own.
+    """
+
+    names: tuple[str, ...] = ()
+    weights: Path | None = None
+
+
+_NO_REFERENCES = ReferenceOptions()
+
+
+def report_runs(
+    paths: Sequence[Path],
+    *,
+    baseline: str | None = None,
+    references: ReferenceOptions = _NO_REFERENCES,
+    force: bool = False,
+) -> Report:
     """Compare runs that are on disk; see `swiftdiff.report.comparison.compare_runs`."""
     comparison = compare_runs(paths, baseline=baseline, force=force)
-    return _report(comparison, notes=(), lost=(), values={})
+    return _report(comparison, references, notes=(), lost=(), values={})
 
 
-def report_measured(folder: CompareFolder, *, baseline: str | None = None, force: bool = False) -> Report:
+def report_measured(
+    folder: CompareFolder,
+    *,
+    baseline: str | None = None,
+    references: ReferenceOptions = _NO_REFERENCES,
+    force: bool = False,
+) -> Report:
     """Compare what was measured so far in a comparison's folder.
 
     Args:
         folder: The comparison's.
         baseline: In place of the plan's.
+        references: Networks that judge pictures.
         force: Compare also systems that serve different things.
 
     Raises:
@@ -85,7 +114,7 @@ def report_measured(folder: CompareFolder, *, baseline: str | None = None, force
         missing = f"the baseline {name} has no finished run" if name not in ended else f"only {name} has runs"
         return _report_too_little(f"Nothing to compare: {missing}", lost, values)
     comparison = compare_runs(list(ended.values()), baseline=name, force=force)
-    return _report(comparison, (plan.describe_order(), *notes), lost, values)
+    return _report(comparison, references, (plan.describe_order(), *notes), lost, values)
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -101,12 +130,17 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def _report(
-    comparison: Comparison, notes: Sequence[str], lost: Sequence[Attempt], values: dict[str, Any]
+    comparison: Comparison,
+    references: ReferenceOptions,
+    notes: Sequence[str],
+    lost: Sequence[Attempt],
+    values: dict[str, Any],
 ) -> Report:
     steps = waterfall(comparison)
-    qualities = _measure_quality(comparison)
+    qualities = _measure_quality(comparison, references)
     tables = _tables(comparison, steps, qualities, lost)
-    sentences = (*warnings(comparison), *(f"Note: {note}" for note in notes))
+    worse = quality_warnings(qualities)
+    sentences = (*warnings(comparison), *worse, *(f"Note: {note}" for note in notes))
     return Report(
         heading=tuple(heading(comparison)),
         warnings=sentences,
@@ -178,7 +212,7 @@ def _tables(
     return [table for table in (*ordered, _lost_table(lost)) if table.rows]
 
 
-def _measure_quality(comparison: Comparison) -> list[QualityReport]:
+def _measure_quality(comparison: Comparison, references: ReferenceOptions) -> list[QualityReport]:
     """Measure each system's pictures beside those of the baseline's first repeat; none without pictures."""
     from swiftdiff.compare.quality import measure_quality
     from swiftdiff.quality.picture_judge import PictureJudge
@@ -189,7 +223,9 @@ def _measure_quality(comparison: Comparison) -> list[QualityReport]:
     for run in comparison.runs[1:]:
         if run.pictures is not None and run.pictures.pairs:
             after = (folder.path for folder, _ in run.system.runs.values())
-            report = measure_quality(before, *after, judge=judge)
+            report = measure_quality(
+                before, *after, judge=judge, references=references.names, weights=references.weights
+            )
             reports.append(dataclasses.replace(report, baseline=baseline.label, system=run.label))
     return reports
 

@@ -23,6 +23,17 @@ def quality_tables(reports: Sequence[QualityReport]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
+def quality_warnings(reports: Sequence[QualityReport]) -> list[str]:
+    """Return a sentence for each system whose pictures are worse by more than chance."""
+    verdicts = [(report, verdict_of(report)) for report in reports]
+    return [
+        f"The pictures of {report.system} are worse than those of {report.baseline}: "
+        + verdict.text.removeprefix("differs: ")
+        for report, verdict in verdicts
+        if verdict.kind == "differs"
+    ]
+
+
 def quality_rows(reports: Sequence[QualityReport]) -> Table:
     """Return the rows behind the numbers: one a picture, repeat and system."""
     rows = tuple(
