@@ -107,8 +107,9 @@ class SweepResult:
 
     @property
     def margin(self) -> dict[Measure, float]:
-        """What may be lost, by measure, of all LoRAs."""
-        return {name: share for each in self.loras for name, share in each.margin.items()}
+        """What may be lost, by measure, of all LoRAs that could be measured."""
+        measured = [each.margin for each in self.loras if each.error is None]
+        return {name: share for margin in measured for name, share in margin.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return ``summary.json``."""

@@ -108,17 +108,23 @@ class _Sweep:
         self._failed: set[str] = set()
 
     def run(self) -> SweepEnd:
-        """Measure what the folder has no record of."""
+        """Measure what the folder has no record of.
+
+        Raises:
+            SwiftdiffError: The model cannot be loaded, or what was begun was of other files.
+        """
         todo = [key for key in self._plan() if key not in self._done]
         if not todo:
             return SweepEnd(self._folder, "complete")
         try:
             with Interrupts() as interrupts, self._start() as engine:
-                self._measure(engine, todo, interrupts)
+                self._check_subject(engine)
+                try:
+                    self._measure(engine, todo, interrupts)
+                except StorageError as error:
+                    return SweepEnd(self._folder, "stopped", error)
         except KeyboardInterrupt:
             return SweepEnd(self._folder, "interrupted")
-        except StorageError as error:
-            return SweepEnd(self._folder, "stopped", error)
         return SweepEnd(self._folder, "complete")
 
     def _plan(self) -> Iterator[Key]:
@@ -135,7 +141,6 @@ class _Sweep:
         self._observer.doing(f"loading {Path(self._options.config.model).name}")
         engine = SweepEngine(self._options.serving, self._options.emulation)
         try:
-            self._check_subject(engine)
             yield engine
         finally:
             engine.close()
@@ -146,16 +151,17 @@ class _Sweep:
             try:
                 found[lora] = engine.lora_sha256(lora)
             except SwiftdiffError as error:
-                self._fail(("quality", lora, 0, 0), error)
-        subject = Subject(weights_sha256=engine.weights_sha256, lora_sha256=found)
-        before = self._folder.read_subject()
-        if before is None:
-            self._folder.write_subject(subject)
-        elif before != subject:
+                self._give_up(lora, error)
+        before = self._folder.read_subject() or Subject(weights_sha256=engine.weights_sha256, lora_sha256={})
+        measured = {lora for _, lora, _, _ in self._done}  # one that only failed may have been repaired
+        loras = {lora: sha256 for lora, sha256 in before.lora_sha256.items() if lora in measured}
+        is_other = any(loras.get(lora, sha256) != sha256 for lora, sha256 in found.items())
+        if is_other or before.weights_sha256 != engine.weights_sha256:
             raise StorageError(
                 f"{self._folder.path} was begun with other files: the model's weights or its LoRAs are not "
                 "the same any more; begin a new sweep"
             )
+        self._folder.write_subject(before.model_copy(update={"lora_sha256": loras | found}))
 
     def _measure(self, engine: SweepEngine, todo: Sequence[Key], interrupts: Interrupts) -> None:
         self._warm_up(engine)
@@ -172,7 +178,7 @@ class _Sweep:
             except StorageError:
                 raise
             except SwiftdiffError as error:
-                self._fail(key, error)
+                self._give_up(lora, error)
                 continue
             with interrupts.hold():
                 self._folder.append(record)
@@ -184,15 +190,17 @@ class _Sweep:
             try:
                 engine.serve_delayed(with_lora(self._requests[0], lora), 0, self._images_root, 0)
             except SwiftdiffError as error:
-                self._fail(("latency", lora, 0, 0), error)
+                self._give_up(lora, error)
             else:
                 return
 
-    def _fail(self, key: Key, error: SwiftdiffError) -> None:
-        """Give a LoRA up: all its measurements would fail alike."""
-        part, lora, k, index = key
+    def _give_up(self, lora: str, error: SwiftdiffError) -> None:
+        """Note that a LoRA's next measurement failed: all others would fail alike."""
         self._failed.add(lora)
-        self._folder.append(SweepRecord(part=part, lora=lora, k=k, index=index, error=str(error)))
+        missing = (key for key in self._plan() if key[1] == lora and key not in self._done)
+        if (key := next(missing, None)) is not None:
+            part, _, k, index = key
+            self._folder.append(SweepRecord(part=part, lora=lora, k=k, index=index, error=str(error)))
 
     def _record(self, engine: SweepEngine, key: Key) -> SweepRecord:
         part, lora, k, index = key
