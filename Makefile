@@ -1,4 +1,4 @@
-# demo, bench, test and check: each sets up what it needs. `make help` lists them.
+# demo, compare, bench, test and check: each sets up what it needs. `make help` lists them.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,9 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 QUICKSTART := workloads/quickstart.jsonl
 SYSTEMS := diffusers swiftdiff swiftdiff-bal
 RESULTS := results/demo-$(shell date +%Y%m%d-%H%M%S)
+COMPARED := diffusers nirvana swiftdiff swiftdiff-bal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test check format quickstart venv clean
+.PHONY: help demo compare bench test check format quickstart venv clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +21,11 @@ demo: $(STAMP) ## Replay the quickstart trace with stock diffusers and with swif
 	    || exit 1; \
 	done
 	$(BIN)/swiftdiff compare $(SYSTEMS:%=$(RESULTS)/%) --out $(RESULTS)/comparison
+
+compare: $(STAMP) ## Compare four systems on the paper's seven adapter settings, on an idle machine: results/
+	$(BIN)/swiftdiff trace generate paper --out results/traces/paper.jsonl --force
+	$(BIN)/swiftdiff compare $(COMPARED:%=workloads/configs/%.toml) --trace results/traces/paper.jsonl \
+	  --max-concurrency 1 --ablation $(COMPARE)
 
 bench: $(STAMP) ## Measure stock against swiftdiff and each switch, on an idle machine: tables in results/
 	$(BIN)/swiftdiff bench $(BENCH)
