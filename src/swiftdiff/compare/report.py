@@ -19,6 +19,7 @@ from swiftdiff.report.comparison import Comparison, compare_runs
 from swiftdiff.report.comparison_report import heading, tables_to_json, to_json, warnings, write_files
 from swiftdiff.report.comparison_tables import comparison_tables, headline_table, raw_tables
 from swiftdiff.report.html import ComparisonPage, write_html
+from swiftdiff.report.measured_system import find_systems
 from swiftdiff.report.quality_tables import quality_rows, quality_tables, quality_warnings
 from swiftdiff.report.tables import Column, Table
 from swiftdiff.report.waterfall import Step, waterfall, waterfall_table
@@ -75,8 +76,12 @@ def report_runs(
     references: ReferenceOptions = _NO_REFERENCES,
     force: bool = False,
 ) -> Report:
-    """Compare runs that are on disk; see `swiftdiff.report.comparison.compare_runs`."""
-    comparison = compare_runs(paths, baseline=baseline, force=force)
+    """Compare runs that are on disk, a folder of runs standing for all in it.
+
+    See `swiftdiff.report.comparison.compare_runs`.
+    """
+    systems = [system for path in paths for system in find_systems(path)]
+    comparison = compare_runs(systems, baseline=baseline, force=force)
     return _report(comparison, references, notes=(), lost=(), values={})
 
 
@@ -207,7 +212,8 @@ def _tables(
     if measured:
         tables.pop("pictures", None)  # the same and more is in them
     failures = tables.pop("failures", None)
-    ordered = [headline_table(comparison), *tables.values(), waterfall_table(steps), *measured]
+    verdicts, measured = measured[:1], measured[1:]  # how fast, and is it the same picture: both come first
+    ordered = [headline_table(comparison), *verdicts, *tables.values(), waterfall_table(steps), *measured]
     ordered += [failures] if failures is not None else []
     return [table for table in (*ordered, _lost_table(lost)) if table.rows]
 
