@@ -13,6 +13,7 @@ from swiftdiff.compare.plan import make_plan
 from swiftdiff.compare.report import report_measured, report_runs, write_report
 from swiftdiff.config import ServingConfig, SwiftdiffConfig
 from swiftdiff.engine.options import ReplayOptions
+from swiftdiff.errors import ConfigError
 from swiftdiff.report.comparison_report import check_free
 
 
@@ -46,6 +47,13 @@ def test_a_written_comparison_has_tables_and_the_rows_behind_them(
     assert written["tables"]["headline"][1]["system"] == "fast"
     assert written["quality"][0]["system"] == "fast"
     check_free(out)  # an earlier comparison may be written over
+
+
+def test_a_folder_of_runs_is_all_runs_in_it(stock: Path, fast: Path, tmp_path: Path) -> None:
+    report = report_runs([tmp_path])
+    assert [run["label"] for run in report.values["runs"]] == ["stock", "fast"]
+    with pytest.raises(ConfigError, match="name at least two run folders"):
+        report_runs([stock])
 
 
 def test_json_has_no_infinity_although_tables_have(stock: Path, fast: Path) -> None:

@@ -47,16 +47,26 @@ def find_runs(path: Path) -> dict[int, Path]:
     Raises:
         ConfigError: There are none.
     """
-    if (path / "run.json").is_file():
-        return {1: path}
-    ended = [each.parent for each in path.glob("*/summary.json")]
-    repeats = {int(each.name): each for each in ended if each.name.isascii() and each.name.isdecimal()}
+    repeats = _repeats(path)
     if not repeats:
         kind = "is not there" if not path.exists() else "is not a run folder"
         raise ConfigError(
             f"{path} {kind}; make one with: swiftdiff replay TRACE --config CONFIG.toml --out DIR"
         )
     return dict(sorted(repeats.items()))
+
+
+def find_systems(path: Path) -> list[Path]:
+    """Return the folders of the systems that a path stands for: itself, or the folders of runs in it."""
+    below = sorted(path.iterdir()) if path.is_dir() and not _repeats(path) else []
+    return [each for each in below if _repeats(each)] or [path]
+
+
+def _repeats(path: Path) -> dict[int, Path]:
+    if (path / "run.json").is_file():
+        return {1: path}
+    ended = [each.parent for each in path.glob("*/summary.json")]
+    return {int(each.name): each for each in ended if each.name.isascii() and each.name.isdecimal()}
 
 
 def read_system(path: Path, repeats: Mapping[int, Path]) -> MeasuredSystem:
