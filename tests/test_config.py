@@ -15,7 +15,7 @@ EMULATE = MINIMAL + "[adapters.emulate]\n"
 
 
 @pytest.mark.parametrize(
-    "path", sorted((workloads_root() / "configs").glob("*.toml")), ids=lambda path: path.name
+    "path", sorted((workloads_root() / "configs").rglob("*.toml")), ids=lambda path: path.name
 )
 def test_every_shipped_config_loads_and_survives_being_written(path: Path) -> None:
     config = load_config(path)
@@ -50,8 +50,8 @@ def test_lists_are_read_as_tuples_at_any_depth() -> None:
         (
             MINIMAL + "[adapters]\nemulate = {latency = 2}",
             "unknown field 'latency'; did you mean 'latency_ms'? "
-            "known: bandwidth_mb_s, controlnet_latency_file, jitter, latency_file, latency_ms, latency_scale, "
-            "lora_latency_file, seed in adapters.emulate",
+            "known: bandwidth_mb_s, controlnet_latency_file, jitter, latency_file, latency_ms, "
+            "latency_scale, lora_latency_file, seed in adapters.emulate",
         ),
         (
             MINIMAL + 'dtype = "float8"',
