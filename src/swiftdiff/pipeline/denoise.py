@@ -21,6 +21,9 @@ from swiftdiff.pipeline.work import Work
 
 BeforeStep = Callable[[int], StepChange | None]
 
+#: Is told a step, how many there are, and latents that show how far the pictures are.
+Show = Callable[[int, int, torch.Tensor], None]
+
 
 @dataclass(frozen=True)
 class Denoised:
@@ -67,7 +70,9 @@ class Denoiser:
         self._reuse = reuse_invariants
         self._approximations = approximations or Approximations()
 
-    def denoise(self, job: DenoiseJob, before_step: BeforeStep = lambda step: None) -> Denoised:
+    def denoise(
+        self, job: DenoiseJob, before_step: BeforeStep = lambda step: None, show: Show | None = None
+    ) -> Denoised:
         """Return a request's denoised latents.
 
         Args:
@@ -75,17 +80,18 @@ class Denoiser:
             before_step: Called with a step's number before it, under `torch.inference_mode` and when no lane
                 works for the request, so that weights may be patched in place. It returns what it changed;
                 what it raises ends the request.
+            show: Called before that; what it raises ends the request.
 
         Raises:
             Exception: What a lane or the hook raised. By then no lane works for the request any more.
         """
         waited_s = [lane.waited_s for lane in self._unet_lanes]
         with torch.inference_mode(), Work() as work:
-            latents = self._run(job, before_step, work)
+            latents = self._run(job, before_step, show, work)
         waits = [lane.waited_s - before for lane, before in zip(self._unet_lanes, waited_s, strict=True)]
         return Denoised(latents, max(waits))
 
-    def _run(self, job: DenoiseJob, before_step: BeforeStep, work: Work) -> torch.Tensor:
+    def _run(self, job: DenoiseJob, before_step: BeforeStep, show: Show | None, work: Work) -> torch.Tensor:
         schedule, latents = job.schedule, job.latents
         networks = RequestNetworks(
             job,
@@ -97,6 +103,8 @@ class Denoiser:
             work=work,
         )
         for step in range(len(schedule)):
+            if show is not None:
+                show(step, len(schedule), latents if schedule.estimate is None else schedule.estimate)
             if (change := before_step(step)) is not None:
                 networks.change(change)
             unet, controlnets = networks.at(step)

@@ -23,6 +23,7 @@ class Schedule:
         timesteps: Of the network's training, one for each step; often longer than `num_inference_steps` for
             schedulers of higher order.
         init_noise_sigma: What unit noise is multiplied with to begin.
+        estimate: The last step's guess of the finished latents, where the scheduler tells; else the latents.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Schedule:
         self._extra = {"generator": list(generators)} if generators and "generator" in accepted else {}
         self.timesteps: torch.Tensor = self._scheduler.timesteps
         self.init_noise_sigma = float(self._scheduler.init_noise_sigma)
+        self.estimate: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -49,10 +51,11 @@ class Schedule:
 
     def advance(self, noise: torch.Tensor, step: int, latents: torch.Tensor) -> torch.Tensor:
         """Return the latents one step on, given the predicted noise."""
-        following: torch.Tensor = self._scheduler.step(
+        results: tuple[torch.Tensor, ...] = self._scheduler.step(
             noise, self.timesteps[step], latents, return_dict=False, **self._extra
-        )[0]
-        return following
+        )
+        self.estimate = results[-1]
+        return results[0]
 
     def noise_level(self, step: int) -> float:
         """Return sigma at a step: how much noise there is for data of weight 1, as in arXiv 2206.00364."""

@@ -41,11 +41,12 @@ class Workplace:
         is_cpu = device.type == "cpu"
         if names is None:
             several = [f"cpu:{i}" for i in range(min(2, num_threads))] if is_cpu else [str(device)] * 2
-            self._splits_guidance = latent_parallelism and is_cpu and len(several) > 1
+            self._can_split = is_cpu and len(several) > 1
         else:
             several = list(names)
-            self._splits_guidance = latent_parallelism and len(several) > 1
-        self._offloads = controlnet_offload and len(several) > 1
+            self._can_split = len(several) > 1
+        self._latent_parallelism = latent_parallelism
+        self._controlnet_offload = controlnet_offload
         on_cpu = sum(name.startswith("cpu") for name in several)
         share = max(1, num_threads // max(1, on_cpu))
         self._lanes = tuple(Lane(name, share if name.startswith("cpu") else None) for name in several)
@@ -67,20 +68,33 @@ class Workplace:
         """The lane for work that is not split: with all threads of a CPU, the first lane else."""
         return self._wide or self._lanes[0]
 
-    def place(self, *, guided: bool, num_controlnets: int) -> Placement:
+    def place(
+        self,
+        *,
+        guided: bool,
+        num_controlnets: int,
+        latent_parallelism: bool | None = None,
+        controlnet_offload: bool | None = None,
+    ) -> Placement:
         """Return the lanes for a request.
 
         Args:
             guided: Whether it has two halves of guidance.
             num_controlnets: How many ControlNets it has.
+            latent_parallelism: In place of the engine's.
+            controlnet_offload: In place of the engine's.
         """
+        asked = self._latent_parallelism if latent_parallelism is None else latent_parallelism
+        splits = asked and self._can_split
+        asked = self._controlnet_offload if controlnet_offload is None else controlnet_offload
+        offloads = asked and len(self._lanes) > 1
         first, *others = self._lanes
-        if guided and self._splits_guidance:
+        if guided and splits:
             second, *free = others
-            if not self._offloads:
+            if not offloads:
                 return Placement((first, second))
             return Placement((first, second), tuple(free) or (first, second))
-        if self._offloads and num_controlnets:
+        if offloads and num_controlnets:
             return Placement((first,), (*others, first))
         return Placement((self.widest,))
 

@@ -17,6 +17,13 @@ Exactness = Literal["exact", "approximate"]
 #: Returns the oldest requests that have arrived and wait, in order, at most so many; for the serving thread.
 Waiting = Callable[[int], Sequence[ImageRequest]]
 
+#: Draws the pictures of a request as they are before a step.
+Preview = Callable[[], list[Image]]
+
+#: Called before a step with its number, how many there are, and a way to draw what there is so far; for the
+#: serving thread. What it raises ends the request, as any failure does.
+OnStep = Callable[[int, int, Preview], None]
+
 
 @dataclass(frozen=True)
 class Served:
@@ -59,6 +66,10 @@ class ServingSystem(Protocol):
 
     def watch(self, waiting: Waiting) -> None:
         """Learn how to ask what comes next, to begin to load for it while another request is served."""
+        ...
+
+    def attend(self, on_step: OnStep) -> None:
+        """Call this before every step from now on; stock pipelines do before every step but the first."""
         ...
 
     def record_to(self, timeline: Timeline) -> None:

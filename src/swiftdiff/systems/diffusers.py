@@ -38,8 +38,9 @@ from swiftdiff.errors import RequestError
 from swiftdiff.models.loading import check_controlnet_fits, load_controlnet, load_pipeline
 from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.models.registry import resolve_model
+from swiftdiff.pipeline.decoding import decode
 from swiftdiff.request import ControlNetUse, ImageRequest
-from swiftdiff.systems.base import Exactness, Served, Waiting
+from swiftdiff.systems.base import Exactness, OnStep, Served, Waiting
 from swiftdiff.systems.control_image import load_control_images
 from swiftdiff.systems.controlnets import ControlNetCache
 from swiftdiff.systems.no_store import no_store
@@ -65,6 +66,7 @@ class DiffusersSystem:
     def __init__(self, config: ServingConfig) -> None:
         self.name = config.name
         self._timeline: Timeline = OFF
+        self._on_step: OnStep | None = None
         self._config = config
         self._source = resolve_model(config.model)
         self._store = self._open_store()
@@ -85,6 +87,10 @@ class DiffusersSystem:
 
     def watch(self, waiting: Waiting) -> None:
         """Nothing: stock diffusers begins with a request when it is served."""
+
+    def attend(self, on_step: OnStep) -> None:
+        """Call this before every step but the first; see `ServingSystem.attend`."""
+        self._on_step = on_step
 
     def record_to(self, timeline: Timeline) -> None:
         """Show stages and steps in a timeline; see `ServingSystem.record_to`."""
@@ -222,6 +228,9 @@ class DiffusersSystem:
                 self._check_finite(tensors["latents"], request)
                 denoised = timer.now()
                 timer.add_span("denoise", began, denoised)
+            elif self._on_step is not None:
+                latents = tensors["latents"]
+                self._on_step(step + 1, pipe.num_timesteps, lambda: decode(self._base, latents))
             return {}
 
         pictures: list[Image] = pipe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from swiftdiff.adapters.patcher import WeightPatcher
 from swiftdiff.config import SwiftdiffConfig
 from swiftdiff.pipeline.approximations import Approximations
 from swiftdiff.pipeline.decoding import decode, prepare_vae
-from swiftdiff.pipeline.denoise import BeforeStep, Denoiser
+from swiftdiff.pipeline.denoise import BeforeStep, Denoiser, Show
 from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs
 from swiftdiff.pipeline.inputs import draw_latents, encode_prompts, prepare_control_image
 from swiftdiff.pipeline.job import ControlInput, DenoiseJob
@@ -28,6 +29,7 @@ from swiftdiff.pipeline.schedule import Schedule
 from swiftdiff.pipeline.split_unet import Prompt
 from swiftdiff.pipeline.workplace import Workplace
 from swiftdiff.request import ImageRequest
+from swiftdiff.systems.switches import RequestSwitches
 from swiftdiff.telemetry.timeline import OFF, Timeline, spanned
 
 Prompts = tuple[Prompt, Prompt | None]
@@ -186,6 +188,8 @@ class ServedModel:
         before_step: BeforeStep = lambda step: None,
         *,
         approximations: Approximations | None = None,
+        switches: RequestSwitches | None = None,
+        show: Show | None = None,
     ) -> torch.Tensor:
         """Return a request's denoised latents; see `Denoiser.denoise`.
 
@@ -195,7 +199,17 @@ class ServedModel:
             controls: Its ControlNets.
             before_step: Called before each step.
             approximations: In place of the model's.
+            switches: The request's own.
+            show: Called before that.
         """
+        own = switches or RequestSwitches()
+        reuse = self._switches.reuse_invariants if own.reuse_invariants is None else own.reuse_invariants
+        place = partial(
+            self._workplace.place,
+            num_controlnets=len(controls),
+            latent_parallelism=own.latent_parallelism,
+            controlnet_offload=own.controlnet_offload,
+        )
         width, height = self.size_of(request)
         seeds = [request.seed + index for index in range(request.num_images)]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -204,12 +218,12 @@ class ServedModel:
         job = DenoiseJob(latents, schedule, *prompts, request.guidance_scale, tuple(controls))
         denoiser = Denoiser(
             self._unets,
-            self._workplace.place(guided=job.is_guided, num_controlnets=len(controls)),
-            reuse_invariants=self._switches.reuse_invariants,
+            place(guided=job.is_guided),
+            reuse_invariants=reuse,
             approximations=approximations or self.approximations,
-            unguided=self._workplace.place(guided=False, num_controlnets=len(controls)),
+            unguided=place(guided=False),
         )
-        return denoiser.denoise(job, before_step).latents
+        return denoiser.denoise(job, before_step, show).latents
 
     def decode(self, latents: torch.Tensor) -> list[Image]:
         """Return the pictures of denoised latents, decoded on the lane for that or by all threads."""

@@ -11,6 +11,7 @@ guidance's halves are computed apart, and LoRAs are added to the pristine weight
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ import torch
 from diffusers import ControlNetModel
 from PIL.Image import Image
 
+from swiftdiff.adapters.bal import RequestBound
 from swiftdiff.adapters.controlnet_loading import ControlNetReader
 from swiftdiff.adapters.delta_plan import DeltaPlan
 from swiftdiff.adapters.loading import AdapterLoader, Loaded, RetryPolicy
@@ -29,16 +31,18 @@ from swiftdiff.errors import RequestError
 from swiftdiff.models.loading import find_dtype, load_pipeline
 from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.models.registry import resolve_model
+from swiftdiff.pipeline.denoise import Show
 from swiftdiff.pipeline.graphs import TracedGraphs
 from swiftdiff.pipeline.resident_controlnets import ResidentControlNets
 from swiftdiff.request import ImageRequest, LoraUse
-from swiftdiff.systems.bal_bounds import BalBounds, make_bounds
-from swiftdiff.systems.base import Exactness, Served, Waiting
+from swiftdiff.systems.bal_bounds import BalBounds, FixedBound, make_bounds
+from swiftdiff.systems.base import Exactness, OnStep, Served, Waiting
 from swiftdiff.systems.control_image import load_control_images
 from swiftdiff.systems.incoming import DEPTH, Incoming, IncomingRequests
 from swiftdiff.systems.no_store import no_store
 from swiftdiff.systems.served_model import TEXT_ENCODERS, ServedModel
 from swiftdiff.systems.service import Service
+from swiftdiff.systems.switches import RequestSwitches
 from swiftdiff.telemetry.stages import StageTimer
 from swiftdiff.telemetry.timeline import OFF, Timeline
 
@@ -103,6 +107,8 @@ class SwiftdiffSystem:
         self._incoming = IncomingRequests(self._controlnets, self._loras)
         self._waiting: Waiting = lambda limit: []
         self._timeline: Timeline = OFF
+        self._on_step: OnStep | None = None
+        self._own_switches: RequestSwitches | None = None
         self._current: Incoming | None = None
         self._service: Service | None = None
         self._in_weights: tuple[LoraUse, ...] | None = ()  # None: a request failed on its way, who knows
@@ -111,6 +117,14 @@ class SwiftdiffSystem:
         """Learn from ``waiting`` what comes next; see `ServingSystem.watch`."""
         if self._switches.prefetch:
             self._waiting = waiting
+
+    def attend(self, on_step: OnStep) -> None:
+        """Call this before every step; see `ServingSystem.attend`."""
+        self._on_step = on_step
+
+    def switch(self, switches: RequestSwitches | None) -> None:
+        """Serve with these in place of the config's from now on; None is the config's again."""
+        self._own_switches = switches
 
     def record_to(self, timeline: Timeline) -> None:
         """Show lanes, loads, patches and steps in a timeline; see `ServingSystem.record_to`."""
@@ -131,7 +145,7 @@ class SwiftdiffSystem:
         self._current = incoming = self._incoming.claim(request)
         self._look_ahead()  # now, for this request may have to wait for adapters of its own
         self._in_weights = None
-        bound = self._bounds.bound_of(request)
+        bound = self._bound_of(request)
         self._service = service = Service(self._model, incoming, bound.k, timer, self._look_ahead)
         with quiet_libraries(), torch.inference_mode():
             with timer.stage("control_image"):
@@ -144,7 +158,14 @@ class SwiftdiffSystem:
                 self._model.control_input(request, index, network, image)
                 for index, (network, image) in enumerate(zip(networks, images, strict=True))
             ]
-            latents = self._model.denoise(request, prompts, controls, service.before_step)
+            latents = self._model.denoise(
+                request,
+                prompts,
+                controls,
+                service.before_step,
+                switches=self._own_switches,
+                show=self._show(service, timer),
+            )
             _check_finite(latents, request)
             ended = timer.now()
             service.end_steps(ended)
@@ -202,6 +223,26 @@ class SwiftdiffSystem:
             raise no_store(kind, adapter_id, self._source)
 
         return refuse
+
+    def _bound_of(self, request: ImageRequest) -> RequestBound:
+        own = self._own_switches
+        if own is None or own.bal_k is None:
+            return self._bounds.bound_of(request)
+        return FixedBound(own.bal_k).bound_of(request)
+
+    def _show(self, service: Service, timer: StageTimer) -> Show | None:
+        on_step = self._on_step
+        if on_step is None:
+            return None
+
+        def preview(latents: torch.Tensor) -> list[Image]:
+            with timer.stage("preview"):
+                began = timer.now()
+                pictures = self._model.decode(latents)
+                service.between_steps_s += timer.now() - began
+                return pictures
+
+        return lambda step, num_steps, latents: on_step(step, num_steps, partial(preview, latents))
 
     def _look_ahead(self) -> Incoming | None:
         waiting = self._waiting(DEPTH)

@@ -1,4 +1,4 @@
-"""Owns the switches of the engine that one request may set for itself: no weights or graphs depend on them."""
+"""Owns the switches that one request may set for itself: no weights or graphs depend on them."""
 
 from __future__ import annotations
 
