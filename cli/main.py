@@ -15,6 +15,7 @@ from .bench import bench
 from .compare import compare
 from .init import init
 from .replay import replay
+from .serve_local import serve_local
 from .sweep_k import sweep_k
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ app.command("replay")(replay)
 app.command("bench")(bench)
 app.command("compare")(compare)
 app.command("sweep-k")(sweep_k)
+app.command("serve-local")(serve_local)
 app.add_typer(models.app, name="models")
 app.add_typer(trace.app, name="trace")
 

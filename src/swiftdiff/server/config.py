@@ -64,7 +64,7 @@ class ServerConfig(StrictModel):
         policy: Which waiting request is served next.
         max_overtakes: With ``adapter-affinity``, how often the oldest request may be overtaken.
         timeout_s: Seconds from arrival after which any request is answered 504.
-        slo: ``deadline`` answers 504 when a request's ``slo_ms`` has passed; ``target`` serves it and notes it.
+        slo: ``deadline`` answers 504 when a request's ``slo_ms`` has passed; ``target`` serves it late.
         drain_s: Seconds after SIGTERM in which what was accepted is served.
         stock: Whether requests may ask for stock diffusers, which loads the base model a second time.
         access_log: Gets a record of each request; None writes none.

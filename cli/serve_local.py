@@ -1,0 +1,117 @@
+"""The command ``swiftdiff serve-local``: an image server for this machine, or for those it is opened to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swiftdiff.errors import ConfigError
+
+DEFAULT_CONFIG = "configs/swiftdiff.toml"
+CURL = """\
+  curl -s {address}/v1/images/generations -H 'Content-Type: application/json' \\
+    -H 'Accept: image/png'{key} -o picture.png \\
+    -d '{{"prompt": "a large red circle on a sand background", "seed": 7}}'"""
+
+
+def serve_local(
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG.toml", help="The system that serves. Default: the engine on shapes."),
+    ] = None,
+    server: Annotated[
+        Path | None,
+        typer.Option(metavar="SERVER.toml", help="The server's settings; options take their place."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="0 is any free one. Default: 8288.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the key that clients must send as a bearer token."),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="fifo, adapter-affinity or edf. Default: fifo.")
+    ] = None,
+    queue_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Requests that may wait; more get 429. Default: 64.")
+    ] = None,
+    drain_s: Annotated[
+        float | None,
+        typer.Option("--drain", metavar="SECONDS", help="Time to serve the rest after SIGTERM. Default: 30."),
+    ] = None,
+    access_log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|none", help="A JSON line a request. Default: results/serve-local/access.jsonl."
+        ),
+    ] = None,
+    stock: Annotated[
+        bool | None,
+        typer.Option(
+            "--stock/--no-stock",
+            help="Let requests ask for stock diffusers too, which loads the model a second time.",
+        ),
+    ] = None,
+) -> None:
+    """Serve pictures over HTTP, as OpenAI's Images API, and a page to try it.
+
+    With no option the embedded model is served to this machine alone. SIGTERM and
+    Ctrl-C serve what was accepted and end; a second one ends at once.
+
+    Exit codes: 0 ended as asked; 2 a mistake in the command or its files, a port
+    in use, or a model that cannot be served any more.
+    """
+    from swiftdiff.config import load_config
+    from swiftdiff.engine.session import resolve_paths
+    from swiftdiff.models.quiet import quiet_libraries
+    from swiftdiff.resources import path as resource
+    from swiftdiff.server.config import load_server_config
+
+    settings = load_server_config(
+        server,
+        host=host,
+        port=port,
+        api_key=None if api_key_file is None else _read_key(api_key_file),
+        policy=policy,
+        queue_size=queue_size,
+        drain_s=drain_s,
+        access_log=access_log,
+        stock=stock,
+    )
+    path = config if config is not None else resource(DEFAULT_CONFIG)
+    serving = resolve_paths(load_config(path), path.resolve().parent)
+    with quiet_libraries():
+        from swiftdiff.server.run import run_server
+
+    def announce(address: str) -> None:
+        key = "" if settings.api_key is None else " -H 'Authorization: Bearer KEY'"
+        print(f"{serving.name} serves {Path(serving.model).name}. Page: {address}/")
+        print(CURL.format(address=address, key=key), flush=True)
+
+    if not settings.is_local and settings.api_key is None:
+        typer.secho(
+            f"warning: {settings.host} is not this machine alone, and no key is asked for (--api-key-file)",
+            fg="yellow",
+            err=True,
+        )
+    run_server(
+        settings,
+        serving,
+        announce=announce,
+        loading=lambda: typer.echo(f"loading {Path(serving.model).name}", err=True),
+    )
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"cannot read API key {path}: {reason}") from error

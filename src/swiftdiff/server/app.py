@@ -1,0 +1,79 @@
+"""Assembles the HTTP application: routes, guard, documents and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+import swiftdiff
+from swiftdiff.server.errors import HttpError
+from swiftdiff.server.generations import add_generations
+from swiftdiff.server.guard import Guard, refusal
+from swiftdiff.server.openapi import complete_document
+from swiftdiff.server.service import Server
+from swiftdiff.server.status import add_status
+
+PAGE = Path(__file__).resolve().parent / "page"
+
+
+def create_app(server: Server) -> FastAPI:
+    """Return the application of a server.
+
+    Args:
+        server: What it answers from; started and closed by the caller.
+    """
+    app = FastAPI(
+        title="swiftdiff",
+        version=swiftdiff.__version__,
+        summary="Text-to-image with ControlNets and LoRAs, as OpenAI's Images API",
+        redoc_url=None,
+    )
+    add_generations(app, server)
+    add_status(app, server)
+    app.exception_handler(HTTPException)(_answer_http_exception)
+    app.exception_handler(HttpError)(_answer_http_error)
+    app.openapi = _document_of(app, server)  # type: ignore[method-assign]
+    if (PAGE / "index.html").is_file():
+        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    if server.config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(server.config.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )
+    app.add_middleware(Guard, config=server.config)
+    return app
+
+
+def _document_of(app: FastAPI, server: Server) -> Callable[[], dict[str, Any]]:
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            raw = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            app.openapi_schema = complete_document(raw, server.config)
+        return app.openapi_schema
+
+    return document
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what the framework refuses (no such path or method) as all else is refused."""
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    code = codes.get(error.status_code, "http_error")
+    return refusal(HttpError(error.status_code, str(error.detail), code, headers=dict(error.headers or {})))
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HttpError)
+    return refusal(error)

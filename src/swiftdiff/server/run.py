@@ -1,0 +1,156 @@
+"""Runs a server in this process: socket, event loop, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from swiftdiff.config import ServingConfig
+from swiftdiff.errors import ConfigError
+from swiftdiff.server.app import create_app
+from swiftdiff.server.config import ServerConfig
+from swiftdiff.server.service import Server
+from swiftdiff.systems import ServingSystem, build_system
+
+MARGIN_S = 5.0  # after the time to drain: for the last answers to leave
+
+
+def run_server(
+    config: ServerConfig,
+    system: ServingConfig,
+    *,
+    announce: Callable[[str], None],
+    loading: Callable[[], None] = lambda: None,
+    build: Callable[[ServingConfig], ServingSystem] = build_system,
+) -> None:
+    """Serve until SIGTERM or SIGINT: what was accepted is served first; a second signal ends at once.
+
+    Args:
+        config: The server.
+        system: What it serves with.
+        announce: Called with the server's address once it accepts requests.
+        loading: Called once the address is taken, before the model is loaded.
+        build: Makes the system.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+        SwiftdiffError: The model, its adapters or the access log cannot be used.
+    """
+    listener = _listen(config)
+    try:
+        address = _address(listener, config)
+        loading()
+        _Process(config, system, build, lambda: announce(address)).run(listener)
+    finally:
+        listener.close()
+
+
+class _Process:
+    """The server and its event loop."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        system: ServingConfig,
+        build: Callable[[ServingConfig], ServingSystem],
+        announce: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._announce = announce
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server = Server(config, system, build=build, on_change=self._worker_changed)
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                create_app(self._server),
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(config.drain_s + MARGIN_S),
+                timeout_keep_alive=30,
+            ),
+            self._drain,
+        )
+
+    def run(self, listener: socket.socket) -> None:
+        try:
+            asyncio.run(self._serve(listener))
+        finally:
+            ended = self._server.close(MARGIN_S)
+        failure = self._server.worker.failure
+        if failure is not None:
+            raise failure
+        if not ended:  # a step or a load that takes longer than all patience; records are on the disk
+            os._exit(0)
+
+    async def _serve(self, listener: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._server.worker.start()
+        await self._uvicorn.serve(sockets=[listener])
+
+    def _worker_changed(self) -> None:
+        """Announce that requests are accepted, or end the process, whose supervisor starts another."""
+        if self._server.worker.state == "ok":
+            self._announce()
+        elif self._server.worker.state == "failed":
+            self._uvicorn.should_exit = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._server.abandon_all)
+
+    def _drain(self) -> None:
+        """Take nothing more, and give up what is not served when the time is over."""
+        self._server.worker.drain()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(
+                self._loop.call_later, self._config.drain_s, self._server.abandon_all
+            )
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, whose second signal ends the process whatever it does."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._asked = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain, or end at once if that was asked for already."""
+        if self._asked:
+            signal.signal(sig, signal.SIG_DFL)
+            os.kill(os.getpid(), sig)
+        self._asked = self.should_exit = True
+        self._drain()
+
+
+def _listen(config: ServerConfig) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {config.host}: {error.strerror or error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {config.host} port {config.port}: {error.strerror or error}; "
+            "choose another with --port (0 is any free one)"
+        ) from error
+    return listener
+
+
+def _address(listener: socket.socket, config: ServerConfig) -> str:
+    port = listener.getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
+    return f"http://[{host}]:{port}" if ":" in host and "[" not in host else f"http://{host}:{port}"
