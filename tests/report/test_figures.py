@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from swiftdiff.errors import StorageError
-from swiftdiff.report.figure_data import KINDS, Bars, Curves, Measured, Points, Steps, find_figures
+from swiftdiff.report.figure_data import KINDS, find_figures
+from swiftdiff.report.figure_kinds import Bars, Curves, Measured, Points, Steps
 from swiftdiff.report.figures import draw_figure, main
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"

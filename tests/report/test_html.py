@@ -190,3 +190,23 @@ def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         write_html(tmp_path / "file" / "report.html", make_smallest_page())
+
+
+def test_systems_are_joined_only_where_no_other_one_beats_them(tmp_path: Path) -> None:
+    points = tuple(
+        FrontierPoint(label, seconds, quality)
+        for label, seconds, quality in (
+            ("slow", 3, 0.9),
+            ("good", 2, 1.0),
+            ("quick", 1, 0.5),
+            ("bad", 2, 0.4),
+        )
+    )
+    shown = Frontier("t", "SSIM", points, seconds_name="mean seconds of service", is_ordered=False)
+    for frontier, joined in ((shown, 2), (replace(shown, is_ordered=True), 4)):
+        html = _write(replace(make_smallest_page(), frontiers=(frontier,)), tmp_path)
+        line = re.search(r'<polyline points="(.*?)"', html)
+        assert line is not None
+        assert len(line[1].split()) == joined
+        assert html.count("<circle") == 4
+        assert html.count("mean seconds of service") >= 3

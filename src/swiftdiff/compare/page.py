@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import swiftdiff
+from swiftdiff.compare.page_frontiers import quality_frontiers
 from swiftdiff.errors import SwiftdiffError
 from swiftdiff.quality.quality_report import QualityReport
 from swiftdiff.quality.verdict import verdict_of
@@ -57,6 +58,7 @@ def make_page(
         distributions=tuple(
             LatencyDistribution(run.label, tuple(run.served["latency_s"])) for run in comparison.runs
         ),
+        frontiers=quality_frontiers(comparison, qualities),
         timelines=tuple(timeline for timeline in timelines if timeline is not None),
         pictures=tuple(_picture_pairs(comparison, qualities)),
     )

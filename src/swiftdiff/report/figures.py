@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from swiftdiff.errors import StorageError, SwiftdiffError
-from swiftdiff.report.figure_data import KINDS, Bars, Curves, Figure, Measured, Points, Steps, find_figures
+from swiftdiff.report.figure_data import KINDS, find_figures
+from swiftdiff.report.figure_kinds import Bars, Curves, Figure, Measured, Points, Steps
 
 BASELINE, FIRST, FAINT = "#8c959f", "#1f5fa8", 0.45
 LESS, MORE = "#2e7d32", "#b3261e"

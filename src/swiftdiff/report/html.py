@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from swiftdiff.engine.run_folder import write_whole
-from swiftdiff.report import html_charts
+from swiftdiff.report.html_charts import distributions, waterfall
 from swiftdiff.report.html_elements import anchor_of, element, paragraph, section, table, text
+from swiftdiff.report.html_frontier import frontier
 from swiftdiff.report.html_pictures import pictures
 from swiftdiff.report.html_style import CSS, SCRIPT
 from swiftdiff.report.html_timeline import timelines
@@ -50,9 +51,9 @@ def write_html(path: Path, page: ComparisonPage) -> None:
 def _to_html(page: ComparisonPage) -> str:
     sections = {
         "Result": [table(page.headline)],
-        "Ablation": [html_charts.waterfall(page.waterfall)],
-        "Latency": [html_charts.distributions(page.distributions)],
-        "Speed against quality": [html_charts.frontier(each) for each in page.frontiers],
+        "Ablation": [waterfall(page.waterfall)],
+        "Latency": [distributions(page.distributions)],
+        "Speed against quality": [frontier(each) for each in page.frontiers],
         "Where the time went": [timelines(page.timelines)],
         "Pictures": [pictures(page.pictures, page.baseline)],
         "More tables": [table(each) for each in page.tables],

@@ -12,6 +12,7 @@ _COLOURS = {
     "queue": "#d0d7de",
     "service": "#8c959f",
     "text_encode": "#b07aa1",
+    "cache_search": "#d37295",
     "control_image": "#9c755f",
     "controlnet_load": "#e08a1e",
     "controlnet_copy_load": "#c8720e",

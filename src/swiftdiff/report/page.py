@@ -45,7 +45,7 @@ class FrontierPoint:
 
     Attributes:
         label: The setting, such as ``k=8``.
-        seconds: Mean latency.
+        seconds: Mean time of a request.
         quality: Mean of the frontier's measure; higher is better.
         quality_low: Lower end of its 95 % interval; None if it is not known.
         quality_high: Its upper end.
@@ -60,19 +60,24 @@ class FrontierPoint:
 
 @dataclass(frozen=True)
 class Frontier:
-    """Latency against quality over the settings of one switch, such as k.
+    """Time against quality, over the settings of one switch such as k, or over systems.
 
     Attributes:
         title: What was varied.
         measure: What ``quality`` is, such as ``SSIM``.
-        points: In the order of the setting.
+        points: In the order of the setting, if they are of one switch.
         reference: The exact system's point, if there is one.
+        seconds_name: What ``seconds`` of the points are.
+        is_ordered: Whether a line joins the points in their order; else it joins those that no other one
+            beats in both time and quality.
     """
 
     title: str
     measure: str
     points: tuple[FrontierPoint, ...]
     reference: FrontierPoint | None = None
+    seconds_name: str = "mean latency, s"
+    is_ordered: bool = True
 
 
 @dataclass(frozen=True)
