@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import engine, engine_config, serve
+from serving import draw_controls, engine, engine_config, serve, with_adapters
 
 from swiftdiff.compare import sweep_k_session
 from swiftdiff.compare.sweep_k_engine import Drawn, SweepEngine
@@ -19,6 +19,8 @@ from swiftdiff.compare.sweep_k_report import write_sweep_report
 from swiftdiff.compare.sweep_k_requests import plan_requests, with_lora
 from swiftdiff.compare.sweep_k_session import SweepEnd, resume_sweep, start_sweep
 from swiftdiff.errors import StorageError
+from swiftdiff.trace import scan_trace
+from swiftdiff.trace.writer import write_trace
 
 KS = (0, 1, 3)
 
@@ -120,6 +122,27 @@ def test_a_sweep_goes_on_where_it_was_cut_off_and_measures_nothing_twice(
     }
     monkeypatch.setattr(sweep_k_session, "SweepEngine", None)  # now there is nothing to start it for
     assert resume_sweep(path).outcome == "complete"
+
+
+def test_a_traces_controlnets_stay_in_its_requests(tiny_family: Path, tmp_path: Path) -> None:
+    draw_controls(tmp_path)
+    trace = tmp_path / "t.jsonl"
+    write_trace(trace, [with_adapters(2, ("gold",), "with"), with_adapters(0, (), "without")])
+    options = make_options(
+        tiny_family,
+        loras=("neon",),
+        repeats=0,
+        trace=str(trace),
+        trace_sha256=scan_trace(trace).sha256,
+    )
+    ended = start_sweep(options, tmp_path / "out", argv=[])
+    records = ended.folder.read_records()
+    assert [(record.error, record.step_patched) for record in records] == [
+        (None, k) for k in KS for _ in "ab"
+    ]
+    with engine(tiny_family) as system:
+        (expected,) = serve(system, with_lora(plan_requests(options)[0], "neon"), tmp_path)
+    assert np.array_equal(ended.folder.read_picture("images/neon/k00-with.png"), expected)
 
 
 def test_ctrl_c_keeps_what_was_measured(

@@ -30,6 +30,8 @@ from swiftdiff.systems.base import Exactness
 with quiet_libraries():
     from swiftdiff.systems.swiftdiff import SwiftdiffSystem
 
+_PATIENCE_S = 3600.0  # a request that takes longer to reach its bound is stuck
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -83,7 +85,8 @@ class SweepStore(AdapterStore):
     def fetch_lora(self, adapter_id: str) -> FetchedAdapter:
         """Bring a LoRA to the local disk, late; see `AdapterStore.fetch_lora`."""
         turn = self._turn
-        self._gate.wait()
+        if not self._gate.wait(_PATIENCE_S):
+            raise AdapterError(f"LoRA {adapter_id!r} was not let through: its request did not get that far")
         fetched = super().fetch_lora(adapter_id)
         if turn is not None:
             emulate = self._emulate.model_copy(update={"seed": self._emulate.seed + turn})
