@@ -108,6 +108,8 @@ def _cost_table(comparison: Comparison) -> Table:
         ("restore, mean ms", lambda run: _mean(run.result.summary.stages.get("restore"))),
         ("LoRAs from memory, %", _hit_rate("lora")),
         ("ControlNets from memory, %", _hit_rate("controlnet")),
+        ("latents from cache, %", lambda run: _latents(run, "hit_rate")),
+        ("steps skipped for them, %", lambda run: _latents(run, "skipped_share")),
         ("requests/s", lambda run: run.result.summary.request_throughput),
         ("images/s", lambda run: run.result.summary.images_per_s),
         ("goodput at SLO, requests/s", lambda run: run.result.summary.request_goodput),
@@ -281,6 +283,11 @@ def _hit_rate(kind: Kind) -> Callable[[ComparedRun], Cell]:
         return None if use is None else use.hit_rate * 100
 
     return get
+
+
+def _latents(run: ComparedRun, share: str) -> Cell:
+    use = run.result.summary.latent_cache
+    return None if use is None else getattr(use, share) * 100
 
 
 def _device_peak(device: str) -> Callable[[ComparedRun], Cell]:

@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from swiftdiff.report.adapters import AdapterTally, AdapterUse, Kind
+from swiftdiff.report.latent_cache import LatentCacheTally, LatentCacheUse
 from swiftdiff.request import RequestRecord
 
 DEFAULT_PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -85,6 +86,7 @@ class Summary(BaseModel):
             None if it is not known, as over HTTP.
         bytes_loaded: Bytes of adapters fetched.
         adapters: How adapters came, by kind; empty for systems that do not tell.
+        latent_cache: What a cache of noisy latents saved; None for systems without.
         failures: The first of them.
     """
 
@@ -104,16 +106,19 @@ class Summary(BaseModel):
     device_seconds_per_image: float | None
     bytes_loaded: int
     adapters: dict[Kind, AdapterUse] = {}
+    latent_cache: LatentCacheUse | None = None
     failures: tuple[Failure, ...]
 
     def to_flat_dict(self) -> dict[str, Any]:
         """Return the numbers under the keys that serving benchmarks share, such as ``p99_e2el_ms``."""
-        flat = self.model_dump(exclude={"latency", "stages", "adapters", "failures"})
+        flat = self.model_dump(exclude={"latency", "stages", "adapters", "latent_cache", "failures"})
         if self.latency is not None:
             flat |= _flatten(self.latency, "e2el")
         flat["stages_ms"] = {name: _stage_dict(each) for name, each in self.stages.items()}
         if self.adapters:
             flat["adapters"] = {kind: use.to_json() for kind, use in self.adapters.items()}
+        if self.latent_cache is not None:
+            flat["latent_cache"] = self.latent_cache.model_dump()
         flat["failures"] = [failure.model_dump() for failure in self.failures]
         return flat
 
@@ -128,8 +133,8 @@ def summarize(
         percentiles: Each from 0 to 100. 90, 95 and 99 are always computed.
     """
     failures: list[Failure] = []
-    adapters = AdapterTally()
-    frame = _read(records, failures, adapters)
+    adapters, latents = AdapterTally(), LatentCacheTally()
+    frame = _read(records, failures, (adapters, latents))
     wanted = tuple(sorted({*percentiles, *ALWAYS_REPORTED}))
     served = frame[frame["ok"]]
     stages = frame.columns[len(_FIELDS) :]
@@ -152,6 +157,7 @@ def summarize(
         device_seconds_per_image=_ratio(device_seconds, num_images) or None,
         bytes_loaded=int(frame["bytes_loaded"].sum()),
         adapters=adapters.summary(),
+        latent_cache=latents.summary(),
         failures=tuple(failures),
     )
 
@@ -187,7 +193,11 @@ _FIELDS = (
 )
 
 
-def _read(records: Iterable[RequestRecord], failures: list[Failure], adapters: AdapterTally) -> pd.DataFrame:
+def _read(
+    records: Iterable[RequestRecord],
+    failures: list[Failure],
+    tallies: Iterable[AdapterTally | LatentCacheTally],
+) -> pd.DataFrame:
     """Return a row for each measured record: `_FIELDS`, then seconds by stage in order of happening."""
     rows: list[tuple[float, ...]] = []
     stages: dict[str, list[float]] = {QUEUE: []}
@@ -199,7 +209,8 @@ def _read(records: Iterable[RequestRecord], failures: list[Failure], adapters: A
             stages.setdefault(name, []).extend([0.0] * (len(rows) - len(stages[name])))
             stages[name].append(seconds)
         rows.append(_row(record))
-        adapters.add(record)
+        for tally in tallies:
+            tally.add(record)
         if record.status == "failed" and len(failures) < MAX_FAILURES_SHOWN:
             failures.append(_failure(record))
     frame = pd.DataFrame(rows, columns=list(_FIELDS)).astype({"ok": bool})

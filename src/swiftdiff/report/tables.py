@@ -90,7 +90,7 @@ def latency_table(result: RunResult, percentiles: Sequence[float] = DEFAULT_PERC
 def throughput_table(result: RunResult) -> Table:
     """Return rates, costs and memory."""
     summary = result.summary
-    slo = summary.slo_attainment_rate
+    slo, cache = summary.slo_attainment_rate, summary.latent_cache
     measures: tuple[tuple[str, Cell, str], ...] = (
         ("requests", summary.completed, "served"),
         ("failed", summary.failed, "requests"),
@@ -102,6 +102,9 @@ def throughput_table(result: RunResult) -> Table:
         ("SLO attainment", None if slo is None else slo * 100, "% of requests with an SLO"),
         ("device time", summary.device_seconds_per_image, "device-s/image"),
         ("adapters loaded", summary.bytes_loaded / 1e6, "MB"),
+        ("latents from cache", None if cache is None else cache.hit_rate * 100, "% of requests"),
+        ("steps skipped for them", None if cache is None else cache.skipped_share * 100, "% of steps"),
+        ("similarity of their prompts", None if cache is None else cache.mean_similarity, "cosine, mean"),
         ("peak host memory", _mebibytes(result.peak_host_bytes), "MiB"),
         ("peak device memory", _mebibytes(result.peak_device_bytes), "MiB"),
     )
