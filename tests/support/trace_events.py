@@ -71,5 +71,7 @@ def spans_named(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]
 
 
 def overlap(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Tell whether two complete events share a moment."""
-    return bool(first["ts"] < second["ts"] + second["dur"] and second["ts"] < first["ts"] + first["dur"])
+    """Tell whether two complete events share more than what rounding explains."""
+    begin = max(first["ts"], second["ts"])
+    end = min(first["ts"] + first["dur"], second["ts"] + second["dur"])
+    return bool(end - begin > ROUNDING_US)
