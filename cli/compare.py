@@ -360,7 +360,9 @@ def _print(report: Report, folder: Path | None, ended: CompareEnd | None) -> Non
     console = Console(highlight=False)
     for warning in report.warnings:
         console.print(warning, style="yellow", markup=False)
-    if report.warnings:
+    if report.order:
+        console.print(report.order, markup=False)
+    if report.warnings or report.order:
         console.print()
     at_most = {"measure": SYSTEMS_PER_TABLE, "pixels": INTERVALS_PER_TABLE, "scores": INTERVALS_PER_TABLE}
     for table in report.tables:

@@ -119,7 +119,8 @@ def test_tables_say_so_when_others_used_the_machine(
                 outcome="complete",
             )
         )
-    warnings = " ".join(report_measured(folder).warnings)
-    assert "One run a system, one after another." in warnings
+    report = report_measured(folder)
+    assert report.order == "One run a system, one after another."
+    warnings = " ".join(report.warnings)
     assert ("MACHINE NOT IDLE" in warnings) == bool(says)
     assert says in warnings

@@ -33,7 +33,8 @@ class Report:
     """What a comparison comes to.
 
     Attributes:
-        heading: Paragraphs of Markdown: what is compared.
+        heading: Paragraphs of Markdown: what is compared, and how it was measured.
+        order: How systems took turns; empty of runs that were on disk.
         warnings: Sentences that stand above the tables.
         tables: In the order in which they are shown.
         rows: What is behind them.
@@ -44,6 +45,7 @@ class Report:
     """
 
     heading: tuple[str, ...]
+    order: str
     warnings: tuple[str, ...]
     tables: tuple[Table, ...]
     rows: tuple[Table, ...]
@@ -82,7 +84,7 @@ def report_runs(
     """
     systems = [system for path in paths for system in find_systems(path)]
     comparison = compare_runs(systems, baseline=baseline, force=force)
-    return _report(comparison, references, notes=(), lost=(), values={})
+    return _report(comparison, references, order="", notes=(), lost=(), values={})
 
 
 def report_measured(
@@ -119,7 +121,7 @@ def report_measured(
         missing = f"the baseline {name} has no finished run" if name not in ended else f"only {name} has runs"
         return _report_too_little(f"Nothing to compare: {missing}", lost, values)
     comparison = compare_runs(list(ended.values()), baseline=name, force=force)
-    return _report(comparison, references, (plan.describe_order(), *notes), lost, values)
+    return _report(comparison, references, order=plan.describe_order(), notes=notes, lost=lost, values=values)
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -137,6 +139,8 @@ def write_report(report: Report, path: Path) -> None:
 def _report(
     comparison: Comparison,
     references: ReferenceOptions,
+    *,
+    order: str,
     notes: Sequence[str],
     lost: Sequence[Attempt],
     values: dict[str, Any],
@@ -146,20 +150,25 @@ def _report(
     tables = _tables(comparison, steps, qualities, lost)
     worse = quality_warnings(qualities)
     sentences = (*warnings(comparison), *worse, *(f"Note: {note}" for note in notes))
+    page = make_page(comparison, tables, sentences, steps, qualities)
+    if order:
+        page = dataclasses.replace(page, facts=(*page.facts, ("Order", order)))
     return Report(
-        heading=tuple(heading(comparison)),
+        heading=(*heading(comparison), *([order] if order else [])),
+        order=order,
         warnings=sentences,
         tables=tuple(tables),
         rows=(*raw_tables(comparison), *((quality_rows(qualities),) if qualities else ())),
         values={
             **to_json(comparison),
             **values,
+            "order": order or None,
             "notes": list(notes),
             "waterfall": [_step_to_json(step) for step in steps],
             "quality": [quality_json(each) for each in qualities],
             "tables": tables_to_json(tables),
         },
-        page=make_page(comparison, tables, sentences, steps, qualities),
+        page=page,
         speedups={run.label: run.latency_speedup.low for run in comparison.runs[1:]},
         num_failed=len(lost) + sum(run.result.summary.failed for run in comparison.runs),
     )
@@ -181,6 +190,7 @@ def _report_sweep(
             f"Model {plan.systems[0].model} on {plan.systems[0].device}. Trace SHA-256 "
             f"`{plan.trace_sha256}`.",
         ),
+        order="Systems in turn, one rate each.",
         warnings=tuple(f"Note: {note}" for note in notes),
         tables=tuple(tables),
         rows=(),
@@ -194,6 +204,7 @@ def _report_sweep(
 def _report_too_little(reason: str, lost: Sequence[Attempt], values: dict[str, Any]) -> Report:
     return Report(
         heading=("# No comparison",),
+        order="",
         warnings=(f"{reason}.",),
         tables=tuple(table for table in (_lost_table(lost),) if table.rows),
         rows=(),
