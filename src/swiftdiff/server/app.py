@@ -21,6 +21,7 @@ from swiftdiff.server.guard import Guard, refusal
 from swiftdiff.server.openapi import complete_document
 from swiftdiff.server.service import Server
 from swiftdiff.server.status import add_status
+from swiftdiff.server.thumbnails import add_thumbnails
 
 PAGE = Path(__file__).resolve().parent / "page"
 
@@ -39,6 +40,7 @@ def create_app(server: Server) -> FastAPI:
     )
     add_generations(app, server)
     add_status(app, server)
+    add_thumbnails(app, server)
     app.exception_handler(HTTPException)(_answer_http_exception)
     app.exception_handler(HttpError)(_answer_http_error)
     app.openapi = _document_of(app, server)  # type: ignore[method-assign]

@@ -20,6 +20,7 @@ from swiftdiff.server.schema import (
     ServedModelInfo,
 )
 from swiftdiff.server.service import Server
+from swiftdiff.server.thumbnails import thumbnail_path
 from swiftdiff.systems.switches import RequestSwitches
 from swiftdiff.validation import StrictModel
 
@@ -49,7 +50,7 @@ def add_status(app: FastAPI, server: Server) -> None:
         listing = await asyncio.to_thread(server.catalog.listing)
         return _json(
             AdapterList(
-                loras=tuple(LoraListing(id=name) for name in listing.loras),
+                loras=tuple(LoraListing(id=name, thumbnail=thumbnail_path(name)) for name in listing.loras),
                 controlnets=tuple(ControlNetListing(id=name) for name in listing.controlnets),
             )
         )
