@@ -210,3 +210,19 @@ def test_systems_are_joined_only_where_no_other_one_beats_them(tmp_path: Path) -
         assert len(line[1].split()) == joined
         assert html.count("<circle") == 4
         assert html.count("mean seconds of service") >= 3
+
+
+def test_rounding_of_pictures_does_not_look_like_a_slope(tmp_path: Path) -> None:
+    points = (FrontierPoint("a", 1.0, 0.999998, 0.999997, 0.999999), FrontierPoint("b", 2.0, 1.0))
+    page = replace(make_smallest_page(), frontiers=(Frontier("t", "SSIM", points),))
+    html = _write(page, tmp_path)
+    heights = [float(found) for found in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', html)]
+    assert heights[0] == pytest.approx(heights[1], abs=1)
+    ticks = re.findall(r'text-anchor="end">([\d.]+)<', html)
+    assert len(ticks) == len(set(ticks)) > 2
+
+
+def test_a_note_does_not_look_like_a_warning(tmp_path: Path) -> None:
+    page = replace(make_smallest_page(), warnings=("Note: one.", "NOT COMPARABLE: two."))
+    outline = Outline(_write(page, tmp_path))
+    assert [words.get("class") for words in outline.all("p")][:2] == ["remark", "warning"]

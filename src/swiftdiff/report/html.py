@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from swiftdiff.engine.run_folder import write_whole
@@ -53,7 +54,7 @@ def _to_html(page: ComparisonPage) -> str:
         "Result": [table(page.headline)],
         "Ablation": [waterfall(page.waterfall)],
         "Latency": [distributions(page.distributions)],
-        "Speed against quality": [frontier(each) for each in page.frontiers],
+        "Speed against quality": [_side_by_side(frontier(each) for each in page.frontiers)],
         "Where the time went": [timelines(page.timelines)],
         "Pictures": [pictures(page.pictures, page.baseline)],
         "More tables": [table(each) for each in page.tables],
@@ -61,7 +62,10 @@ def _to_html(page: ComparisonPage) -> str:
     }
     shown = {title: html for title, parts in sections.items() if (html := section(title, parts))}
     links = "".join(f'<li><a href="#{anchor_of(title)}">{text(title)}</a></li>' for title in shown)
-    warnings = "".join(paragraph(warning, "warning") for warning in page.warnings)
+    warnings = "".join(
+        paragraph(warning, "remark" if warning.startswith("Note:") else "warning")
+        for warning in page.warnings
+    )
     body = [
         f"<header><h1>{text(page.title)}</h1>{warnings}{paragraph(page.answer, 'answer')}</header>",
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
@@ -78,6 +82,11 @@ def _to_html(page: ComparisonPage) -> str:
             f"<script>{SCRIPT}</script>\n</body>\n</html>\n",
         )
     )
+
+
+def _side_by_side(parts: Iterable[str]) -> str:
+    inner = "".join(parts)
+    return element("div", inner, {"class": "side-by-side"}) if inner else ""
 
 
 def _facts(page: ComparisonPage) -> str:

@@ -11,6 +11,7 @@ from swiftdiff.report.page import Frontier, FrontierPoint
 
 _WIDTH, _HEIGHT = 480.0, 320.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 24.0, 18.0, 52.0
+_LEAST_QUALITY = 0.02  # of a score's axis: what rounding does to pictures must not look like a slope
 
 
 def frontier(shown: Frontier) -> str:
@@ -38,13 +39,13 @@ def frontier(shown: Frontier) -> str:
         f'<th scope="col" class="number">{text(shown.measure)}</th><th scope="col" class="number">95 %</th>'
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-    return f"<h3>{text(shown.title)}</h3>{drawn}{numbers}"
+    return f"<div><h3>{text(shown.title)}</h3>{drawn}{numbers}</div>"
 
 
 def _frontier_marks(shown: Frontier, points: Sequence[FrontierPoint]) -> str:
     ends = [end for point in points for end in (point.quality_low, point.quality_high) if end is not None]
     across = _Axis([point.seconds for point in points], _LEFT, _WIDTH - _RIGHT)
-    up = _Axis([*(point.quality for point in points), *ends], _HEIGHT - _BOTTOM, _TOP)
+    up = _Axis([*(point.quality for point in points), *ends], _HEIGHT - _BOTTOM, _TOP, _LEAST_QUALITY)
     parts = [_frame(across, up, shown)]
     joined = shown.points if shown.is_ordered else _unbeaten(points)
     path = " ".join(f"{across.at(point.seconds):.1f},{up.at(point.quality):.1f}" for point in joined)
@@ -86,9 +87,9 @@ def _point_label(label: str, x: float, y: float, placed: list[tuple[float, float
 class _Axis:
     """Maps values to a stretch of the drawing, with some room at both ends."""
 
-    def __init__(self, values: Sequence[float], begin: float, end: float) -> None:
+    def __init__(self, values: Sequence[float], begin: float, end: float, least: float = 0.0) -> None:
         low, high = min(values), max(values)
-        room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+        room = max((high - low) * 0.08, (least - (high - low)) / 2) or abs(high) * 0.05 or 1.0
         self._low, self._high = low - room, high + room
         self._begin, self._end = begin, end
 

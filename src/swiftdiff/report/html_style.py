@@ -19,6 +19,11 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; padding: 0; margin: .6
 a { color: var(--blue); }
 .answer { font-size: 1.1rem; }
 .warning { border-left: 4px solid var(--red); background: #fdf2f1; padding: .4rem .8rem; margin: .6rem 0; }
+.remark { border-left: 4px solid var(--grey); background: var(--shade); padding: .4rem .8rem; margin: .6rem 0;
+  font-size: .9rem; }
+.side-by-side { display: grid; gap: 0 2rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
+.side-by-side > div { min-width: 0; }
 .note { color: var(--soft); font-size: .85rem; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
 .scroll:focus-visible { outline: 2px solid var(--blue); }
