@@ -10,7 +10,7 @@ from swiftdiff.report.html_elements import element, text
 from swiftdiff.report.page import Frontier, FrontierPoint
 
 _WIDTH, _HEIGHT = 480.0, 320.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 24.0, 18.0, 52.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 24.0, 18.0, 52.0
 _LEAST_QUALITY = 0.02  # of a score's axis: what rounding does to pictures must not look like a slope
 
 
@@ -35,7 +35,7 @@ def frontier(shown: Frontier) -> str:
     numbers = (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{text(shown.title)}, numbers">'
         f"<table><caption>{text(shown.title)}</caption><thead><tr>"
-        f'<th scope="col">setting</th><th scope="col" class="number">{text(shown.seconds_name)}</th>'
+        f'<th scope="col">setting</th><th scope="col" class="number">seconds</th>'
         f'<th scope="col" class="number">{text(shown.measure)}</th><th scope="col" class="number">95 %</th>'
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )

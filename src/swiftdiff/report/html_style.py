@@ -88,6 +88,7 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
   nav, .zoom { display: none; }
   h2, h3, caption { break-after: avoid; }
   tr, .track, .chart, .request { break-inside: avoid; }
+  .side-by-side { grid-template-columns: 1fr 1fr; } .side-by-side > div { break-inside: avoid; }
   .scroll { overflow: visible; }
   .scroll table { font-size: 8pt; } .scroll th, .scroll td { padding: .1rem .3rem; }
   tbody th { white-space: pre-wrap; } .scroll .number { white-space: normal; }
