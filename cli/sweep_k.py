@@ -217,7 +217,7 @@ def _default_folder() -> Path:
 
 
 def _print_result(result: SweepResult, ended: SweepEnd) -> None:
-    from swiftdiff.compare.sweep_k_report import BAL_TABLE, PLOT, REPORT
+    from swiftdiff.compare.sweep_k_report import BAL_TABLE, PAGE, PLOT, REPORT
     from swiftdiff.compare.sweep_k_tables import sweep_tables
 
     from .terminal import print_table
@@ -228,7 +228,7 @@ def _print_result(result: SweepResult, ended: SweepEnd) -> None:
     for failure in result.failures:
         console.print(f"FAILED: {failure}", markup=False, style="red")
     folder = ended.folder.path
-    places = {"report": REPORT, "plot": PLOT, "table": BAL_TABLE}
+    places = {"report": REPORT, "page": PAGE, "plot": PLOT, "table": BAL_TABLE}
     for name, file in places.items():
         if (folder / file).exists():
             console.print(f"{name + ':':<9} {folder / file}", markup=False, soft_wrap=True)

@@ -137,6 +137,10 @@ def test_the_report_has_tables_plot_summary_and_the_engines_table(tmp_path: Path
     assert (point["k"], point["latency"]["value"], point["landed"]) == (4, 1.6, {"2": 2})
     assert point["drops"]["style"]["value"] == pytest.approx(0.3)
     assert summary["overall"][0]["psnr_db"] is None  # the same pictures
+    page = (folder.path / "report.html").read_text()
+    for text in ("Speed against quality", "style score", "FAILED: bad: the file is damaged", "k=4"):
+        assert text in page
+    assert "http" not in page.replace("http://www.w3.org", "")
     assert (folder.path / "frontier.png").stat().st_size > 10_000
     report = (folder.path / "report.md").read_text()
     for text in ("Largest k by LoRA", "| gold | 2 |", "400 ms emulated", "FAILED: bad", "(frontier.png)"):

@@ -7,7 +7,7 @@
     subject.json       SHA-256 of the model's weights and of the LoRAs' files
     raw.jsonl          one line a served request
     images/            <lora>/k<k>-<request>.png
-    report.md tables/ frontier.png
+    report.md report.html tables/ frontier.png
     bal-table.toml     what bal_k = "auto" reads
     summary.json       the same for programs, written last
 """

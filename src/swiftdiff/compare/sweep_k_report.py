@@ -7,13 +7,16 @@ import dataclasses
 from swiftdiff.adapters.bal_table import BalTable, TableEntry
 from swiftdiff.compare.sweep_k_folder import SweepFolder
 from swiftdiff.compare.sweep_k_options import LORA_SCALE
+from swiftdiff.compare.sweep_k_page import make_page
 from swiftdiff.compare.sweep_k_plot import draw_sweep
 from swiftdiff.compare.sweep_k_results import SweepResult, read_result
 from swiftdiff.compare.sweep_k_tables import detail_table, sweep_tables
 from swiftdiff.errors import StorageError
+from swiftdiff.report.html import write_html
 from swiftdiff.report.tables import to_csv, to_markdown
 
 REPORT = "report.md"
+PAGE = "report.html"
 TABLES = "tables"
 PLOT = "frontier.png"
 BAL_TABLE = "bal-table.toml"
@@ -39,6 +42,7 @@ def write_sweep_report(folder: SweepFolder, *, complete: bool) -> SweepResult:
     folder.write_text(REPORT, _to_markdown(result))
     if complete and (table_of_k := make_bal_table(result)) is not None:
         folder.write_text(BAL_TABLE, table_of_k.to_toml())
+    write_html(folder.path / PAGE, make_page(folder, result))
     folder.write_json(SUMMARY, result.to_json())
     return result
 

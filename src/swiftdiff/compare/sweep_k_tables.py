@@ -106,7 +106,7 @@ def _frontier(
 
 def _pictures(options: SweepOptions) -> str:
     return (
-        f"{options.prompts} pictures and {options.repeats} latencies a LoRA and k, "
+        f"For each LoRA and k: pictures {options.prompts}, latencies {options.repeats}; "
         f"{options.num_inference_steps} steps."
     )
 
