@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from swiftdiff.compare.broken import write_broken_system
 from swiftdiff.compare.quality import measure_quality
-from swiftdiff.config import ServingConfig
+from swiftdiff.config import ServingConfig, load_config
 from swiftdiff.engine.options import ClosedLoad, ReplayOptions
-from swiftdiff.engine.session import start_run
+from swiftdiff.engine.session import resolve_paths, start_run
 from swiftdiff.quality.picture_judge import PictureJudge
 from swiftdiff.quality.quality_report import QualityReport
 from swiftdiff.quality.verdict import verdict_of
@@ -18,7 +19,7 @@ from swiftdiff.report.quality_tables import quality_tables
 from swiftdiff.report.tables import to_markdown
 from swiftdiff.request import ImageRequest, LoraUse
 from swiftdiff.systems import build_system
-from swiftdiff.systems.base import Served, ServingSystem
+from swiftdiff.systems.base import Served
 from swiftdiff.trace.writer import write_trace
 
 STYLES = ("neon", "sketch", "pixel", "gold", "stripes", "blueprint")
@@ -28,20 +29,19 @@ CAPTIONS = (
 )
 
 
-class WrongScale:
-    """A system with a bug: every LoRA acts with another scale than was asked for."""
+class WithoutLoras:
+    """A system that forgets LoRAs, and declares that its pictures are approximate."""
 
-    def __init__(self, system: ServingSystem, factor: float, exactness: str) -> None:
-        self._system = system
-        self._factor = factor
-        self.exactness = exactness
+    exactness = "approximate"
+
+    def __init__(self, config: ServingConfig) -> None:
+        self._system = build_system(config)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._system, name)
 
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
-        wrong = tuple(LoraUse(id=use.id, scale=use.scale * self._factor) for use in request.loras)
-        return self._system.serve(request.model_copy(update={"loras": wrong}), images_root)
+        return self._system.serve(request.model_copy(update={"loras": ()}), images_root)
 
 
 class Bench:
@@ -63,16 +63,9 @@ class Bench:
         write_trace(root / "trace.jsonl", requests)
         self.stock = self.replay("stock")
 
-    def replay(
-        self, name: str, engine: str = "diffusers", factor: float = 1.0, exactness: str = "exact"
-    ) -> Path:
-        config = ServingConfig(name=name, engine=engine, model="shapes")  # type: ignore[arg-type]
+    def replay(self, name: str, config: ServingConfig | None = None, build: Any = build_system) -> Path:
+        config = config or ServingConfig(name=name, engine="diffusers", model="shapes")
         options = ReplayOptions(load=ClosedLoad(max_concurrency=1))
-
-        def build(config: ServingConfig) -> Any:
-            system = build_system(config)
-            return system if factor == 1 else WrongScale(system, factor, exactness)
-
         ended = start_run(self.root / "trace.jsonl", config, options, self.root / name, argv=[], build=build)
         assert ended.outcome == "complete"
         return self.root / name
@@ -87,13 +80,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_two_exact_systems_are_not_flagged(bench: Bench) -> None:
-    verdict = verdict_of(bench.measure(bench.replay("mine", engine="swiftdiff")))
+    verdict = verdict_of(
+        bench.measure(bench.replay("mine", ServingConfig(name="mine", engine="swiftdiff", model="shapes")))
+    )
     assert verdict.kind == "same"
     assert not verdict.is_flagged
 
 
 def test_an_exact_system_that_serves_loras_at_half_their_scale_is_broken(bench: Bench) -> None:
-    report = bench.measure(bench.replay("half", factor=0.5))
+    path = write_broken_system(bench.root / "broken")
+    config = resolve_paths(load_config(path), path.parent)
+    report = bench.measure(bench.replay("half", config))
     verdict = verdict_of(report)
     assert verdict.kind == "broken"
     assert verdict.text.startswith("NOT EXACT: 6 of 7 pictures differ")
@@ -104,7 +101,7 @@ def test_an_exact_system_that_serves_loras_at_half_their_scale_is_broken(bench: 
 
 
 def test_an_approximate_system_without_its_loras_is_caught_by_the_style_score_alone(bench: Bench) -> None:
-    report = bench.measure(bench.replay("without", factor=0.0, exactness="approximate"))
+    report = bench.measure(bench.replay("without", build=WithoutLoras))
     assert report.exactness == "approximate"
     verdict = verdict_of(report)
     assert verdict.kind == "differs"

@@ -21,7 +21,8 @@ class Verdict:
             could be judged. ``differs``: a score fell, by more than chance. ``broken``: it is declared exact
             and is not. ``unknown``: there is no pair of pictures.
         text: The sentence to show.
-        is_flagged: Whether a reader must be warned: ``differs``, ``broken`` and ``unknown``.
+        is_flagged: Whether a reader must be warned: ``differs``, ``broken``, ``unknown``, and any kind,
+            if pictures are without a pair.
     """
 
     kind: Kind
@@ -37,7 +38,7 @@ def verdict_of(report: QualityReport) -> Verdict:
     kind, text = _judge(report)
     if report.unpaired:
         text += f"; {report.unpaired} pictures without a pair"
-    return Verdict(kind, text, kind in ("differs", "broken", "unknown"))
+    return Verdict(kind, text, report.unpaired > 0 or kind in ("differs", "broken", "unknown"))
 
 
 def signed(value: float, digits: int = 2) -> str:
