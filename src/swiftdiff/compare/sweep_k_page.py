@@ -52,9 +52,7 @@ def _frontiers(result: SweepResult) -> Iterator[Frontier]:
         points = [_frontier_point(point, name) for point in result.overall]
         known = tuple(point for point in points if point is not None)
         if known:
-            yield Frontier(
-                "Steps k without the LoRA, mean of all LoRAs", MEASURE_NAMES[name], known, known[0]
-            )
+            yield Frontier("Steps k without the LoRA, mean of all LoRAs", MEASURE_NAMES[name], known)
 
 
 def _frontier_point(point: Point, name: Measure) -> FrontierPoint | None:
