@@ -249,8 +249,8 @@ def _plan(
     from swiftdiff.resources import path as resource
 
     systems = find_configs(paths)
-    if ablation:
-        systems += ablation_steps(systems)
+    steps = ablation_steps(systems) if ablation else []
+    systems += steps
     plan = make_plan(
         resource(DEFAULT_TRACE) if trace is None else trace,
         systems,
@@ -258,6 +258,7 @@ def _plan(
         baseline=choose_baseline(systems, baseline),
         repeats=repeats,
         order=order,
+        ablation=tuple(step.name for step in steps),
         sweep=None if attainment is None else SweepOptions(attainment=attainment),
         force=force,
     )

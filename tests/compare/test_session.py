@@ -82,6 +82,16 @@ def test_a_system_that_fails_fails_alone_is_shown_and_is_tried_again_when_resume
     assert list(report_measured(ended.folder).speedups) == ["fast", "third"]
 
 
+def test_steps_of_an_ablation_are_compared_but_have_no_ratio_to_reach(
+    tmp_path: Path, plan: ComparePlan
+) -> None:
+    step = ServingConfig(name="step", engine="swiftdiff", model="none")
+    plan = plan.model_copy(update={"systems": (*plan.systems, step), "ablation": ("step",), "repeats": 1})
+    report = report_measured(start(plan, tmp_path / "out", FakeBuild()).folder)
+    assert [run["label"] for run in report.values["runs"]] == ["stock", "fast", "step"]
+    assert list(report.speedups) == ["fast"]
+
+
 def test_without_its_baseline_nothing_is_compared_and_the_reason_is_there(
     tmp_path: Path, plan: ComparePlan
 ) -> None:

@@ -51,6 +51,7 @@ class ComparePlan(BaseModel):
         repeats: Runs of each system.
         order: How systems take turns, see `turns`.
         baseline: Name of the system to measure against.
+        ablation: Names of systems that are only steps towards another: ``--fail-below`` is not about them.
         sweep: Search the highest rate instead; None compares.
     """
 
@@ -64,6 +65,7 @@ class ComparePlan(BaseModel):
     repeats: Annotated[int, Field(ge=1)] = 3
     order: Order = "interleaved"
     baseline: str
+    ablation: tuple[str, ...] = ()
     sweep: SweepOptions | None = None
 
     def turns(self, repeat: int) -> list[ServingConfig]:
@@ -109,6 +111,7 @@ def make_plan(
     baseline: str,
     repeats: int = 3,
     order: Order = "interleaved",
+    ablation: tuple[str, ...] = (),
     sweep: SweepOptions | None = None,
     force: bool = False,
 ) -> ComparePlan:
@@ -127,6 +130,7 @@ def make_plan(
         repeats=repeats,
         order=order,
         baseline=baseline,
+        ablation=ablation,
         sweep=sweep,
     )
 

@@ -40,7 +40,8 @@ class Report:
         rows: What is behind them.
         values: For programs.
         page: For people; None of a sweep, and where fewer than two systems could be measured.
-        speedups: Lower ends of the latency speed-ups' intervals, by system; None where there is none.
+        speedups: Lower ends of the latency speed-ups' intervals, by system; None where there is none. Steps
+            of an ablation are left out.
         num_failed: Runs and requests that failed.
     """
 
@@ -121,7 +122,11 @@ def report_measured(
         missing = f"the baseline {name} has no finished run" if name not in ended else f"only {name} has runs"
         return _report_too_little(f"Nothing to compare: {missing}", lost, values)
     comparison = compare_runs(list(ended.values()), baseline=name, force=force)
-    return _report(comparison, references, order=plan.describe_order(), notes=notes, lost=lost, values=values)
+    report = _report(
+        comparison, references, order=plan.describe_order(), notes=notes, lost=lost, values=values
+    )
+    judged = {name: low for name, low in report.speedups.items() if name not in plan.ablation}
+    return dataclasses.replace(report, speedups=judged)
 
 
 def write_report(report: Report, path: Path) -> None:
