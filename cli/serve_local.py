@@ -95,17 +95,20 @@ def serve_local(
         print(f"{serving.name} serves {Path(serving.model).name}. Page: {address}/")
         print(CURL.format(address=address, key=key), flush=True)
 
-    if not settings.is_local and settings.api_key is None:
-        typer.secho(
-            f"warning: {settings.host} is not this machine alone, and no key is asked for (--api-key-file)",
-            fg="yellow",
-            err=True,
-        )
+    def loading() -> None:
+        if not settings.is_local and settings.api_key is None:
+            typer.secho(
+                f"warning: others reach {settings.host}, and no key is asked for (--api-key-file)",
+                fg="yellow",
+                err=True,
+            )
+        typer.echo(f"loading {Path(serving.model).name}", err=True)
+
     run_server(
         settings,
         serving,
         announce=announce,
-        loading=lambda: typer.echo(f"loading {Path(serving.model).name}", err=True),
+        loading=loading,
     )
 
 

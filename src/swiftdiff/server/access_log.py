@@ -6,6 +6,7 @@ import fcntl
 import os
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -108,7 +109,8 @@ class AccessLog:
                     raise OSError("only a part could be written; is the disk full?")
                 os.fsync(self._file)
             except OSError:
-                os.ftruncate(self._file, size)
+                with suppress(OSError):
+                    os.ftruncate(self._file, size)
                 raise
         except (OSError, StorageError) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -137,7 +139,9 @@ def _open(path: Path) -> int:
     except OSError as error:
         os.close(file)
         raise StorageError(f"another server writes access log {path}: name another file") from error
-    os.ftruncate(file, _end_of_whole_lines(file))
+    end = _end_of_whole_lines(file)
+    if end != os.lseek(file, 0, os.SEEK_END):
+        os.ftruncate(file, end)
     return file
 
 

@@ -12,7 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 import swiftdiff
 from swiftdiff.server.errors import HttpError
@@ -23,6 +25,7 @@ from swiftdiff.server.service import Server
 from swiftdiff.server.status import add_status
 from swiftdiff.server.thumbnails import add_thumbnails
 
+API = ("/v1/", "/health", "/ready", "/metrics", "/openapi.json", "/docs")
 PAGE = Path(__file__).resolve().parent / "page"
 
 
@@ -45,7 +48,7 @@ def create_app(server: Server) -> FastAPI:
     app.exception_handler(HttpError)(_answer_http_error)
     app.openapi = _document_of(app, server)  # type: ignore[method-assign]
     if (PAGE / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+        app.router.routes.append(_Page("/", StaticFiles(directory=PAGE, html=True), name="page"))
     if server.config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -56,6 +59,14 @@ def create_app(server: Server) -> FastAPI:
         )
     app.add_middleware(Guard, config=server.config)
     return app
+
+
+class _Page(Mount):
+    """The page's files: all but the API's paths, which would hide there that only a method is wrong."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Tell whether a request is for one of them."""
+        return (Match.NONE, {}) if scope["path"].startswith(API) else super().matches(scope)
 
 
 def _document_of(app: FastAPI, server: Server) -> Callable[[], dict[str, Any]]:

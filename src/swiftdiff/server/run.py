@@ -42,17 +42,27 @@ def run_server(
         ConfigError: The address cannot be listened on.
         SwiftdiffError: The model, its adapters or the access log cannot be used.
     """
-    listener = _listen(config)
+    listener = listen(config)
     try:
         address = _address(listener, config)
         loading()
-        _Process(config, system, build, lambda: announce(address)).run(listener)
+        HttpServer(config, system, build, lambda: announce(address)).run(listener)
     finally:
         listener.close()
 
 
-class _Process:
-    """The server and its event loop."""
+class HttpServer:
+    """A server and its event loop.
+
+    Args:
+        config: The server.
+        system: What it serves with.
+        build: Makes the system.
+        announce: Called once it accepts requests.
+
+    Attributes:
+        server: What answers.
+    """
 
     def __init__(
         self,
@@ -64,10 +74,10 @@ class _Process:
         self._config = config
         self._announce = announce
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._server = Server(config, system, build=build, on_change=self._worker_changed)
+        self.server = Server(config, system, build=build, on_change=self._worker_changed)
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
-                create_app(self._server),
+                create_app(self.server),
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -78,36 +88,46 @@ class _Process:
         )
 
     def run(self, listener: socket.socket) -> None:
+        """Serve on a socket until `stop` or, in the main thread, a signal.
+
+        Raises:
+            Exception: Why the system could not be made, or could not serve any more.
+        """
         try:
             asyncio.run(self._serve(listener))
         finally:
-            ended = self._server.close(MARGIN_S)
-        failure = self._server.worker.failure
+            ended = self.server.close(MARGIN_S)
+        failure = self.server.worker.failure
         if failure is not None:
             raise failure
         if not ended:  # a step or a load that takes longer than all patience; records are on the disk
             os._exit(0)
 
+    def stop(self) -> None:
+        """Serve what was accepted, and end; as the first signal does."""
+        if not self._uvicorn.should_exit:
+            self._uvicorn.handle_exit(signal.SIGTERM, None)
+
     async def _serve(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
-        self._server.worker.start()
+        self.server.worker.start()
         await self._uvicorn.serve(sockets=[listener])
 
     def _worker_changed(self) -> None:
         """Announce that requests are accepted, or end the process, whose supervisor starts another."""
-        if self._server.worker.state == "ok":
+        if self.server.worker.state == "ok":
             self._announce()
-        elif self._server.worker.state == "failed":
+        elif self.server.worker.state == "failed":
             self._uvicorn.should_exit = True
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._server.abandon_all)
+                self._loop.call_soon_threadsafe(self.server.abandon_all)
 
     def _drain(self) -> None:
         """Take nothing more, and give up what is not served when the time is over."""
-        self._server.worker.drain()
+        self.server.worker.drain()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(
-                self._loop.call_later, self._config.drain_s, self._server.abandon_all
+                self._loop.call_later, self._config.drain_s, self.server.abandon_all
             )
 
 
@@ -128,7 +148,12 @@ class _Uvicorn(uvicorn.Server):
         self._drain()
 
 
-def _listen(config: ServerConfig) -> socket.socket:
+def listen(config: ServerConfig) -> socket.socket:
+    """Return a socket that listens where a server shall.
+
+    Raises:
+        ConfigError: It cannot: the port is in use, say.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

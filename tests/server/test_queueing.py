@@ -1,0 +1,192 @@
+"""Requests that wait, are refused, come too late or are left by their client."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from http_server import ADDRESS, Running, StepSystem
+
+Start = Callable[..., Running]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for something that another thread brings about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
+
+
+def in_background(running: Running, count: int, **fields: Any) -> list[threading.Thread]:
+    threads = [threading.Thread(target=running.post, kwargs={"seed": i} | fields) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def leave(running: Running, **fields: Any) -> None:
+    """Ask for a picture and go away a moment later."""
+    with pytest.raises(httpx.ReadTimeout):
+        running.client.post(ADDRESS, json={"prompt": "a red circle"} | fields, timeout=0.3)
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(start: Start, system: StepSystem) -> None:
+    running = start(queue_size=2)
+    system.go.clear()
+    threads = in_background(running, 3)
+    until(lambda: system.began.is_set() and len(running.server.room) == 2)
+    refused = running.post()
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.json()["error"]["code"] == "queue_full"
+    system.go.set()
+    for thread in threads:
+        thread.join()
+    assert running.post().status_code == 200
+    statuses = sorted(record["http_status"] for record in running.records())
+    assert statuses == [200, 200, 200, 200, 429]
+
+
+def test_a_deadline_ends_a_request_in_the_queue_and_frees_its_place(start: Start, system: StepSystem) -> None:
+    running = start(queue_size=1)
+    system.go.clear()
+    threads = in_background(running, 1)
+    assert system.began.wait(20)
+    late = running.post(slo_ms=200)
+    assert late.status_code == 504
+    assert late.json()["error"]["code"] == "deadline_exceeded"
+    assert late.headers["X-Should-Retry"] == "false"
+    assert len(running.server.room) == 0
+    system.go.set()
+    for thread in threads:
+        thread.join()
+    assert [record["http_status"] for record in running.records()] == [504, 200]
+
+
+def test_a_deadline_ends_a_request_between_its_steps(start: Start, system: StepSystem) -> None:
+    running = start()
+    system.go.clear()
+    assert running.post(slo_ms=300, num_inference_steps=5).status_code == 504
+    system.go.set()
+    until(lambda: len(system.left) == 1)
+    assert system.served == []
+    assert running.post(seed=3).status_code == 200
+
+
+def test_an_slo_may_be_a_target_only(start: Start) -> None:
+    running = start(slo="target")
+    assert running.post(slo_ms=0.001).status_code == 200
+    assert running.records()[0]["record"]["slo_met"] is False
+
+
+def test_a_client_that_leaves_the_queue_frees_its_place(start: Start, system: StepSystem) -> None:
+    running = start(queue_size=1)
+    system.go.clear()
+    threads = in_background(running, 1)
+    assert system.began.wait(20)
+    leave(running)
+    until(lambda: len(running.server.room) == 0)
+    system.go.set()
+    for thread in threads:
+        thread.join()
+    until(lambda: len(running.records()) == 2)
+    assert sorted(record["http_status"] for record in running.records()) == [200, 499]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_between_steps_ends_its_request(
+    start: Start, system: StepSystem, stream: bool
+) -> None:
+    running = start()
+    system.go.clear()
+    leave(running, stream=stream, loras=[{"id": "gold"}], num_inference_steps=9)
+    until(lambda: bool(running.records()))
+    system.go.set()
+    until(lambda: len(system.left) == 1)
+    assert running.records()[0]["code"] == "client_left"
+    assert running.post().status_code == 200
+    until(lambda: system.in_weights is None)
+
+
+def test_what_stayed_in_the_weights_for_a_request_goes_when_that_request_leaves(
+    start: Start, system: StepSystem
+) -> None:
+    running = start()
+    system.go.clear()
+    threads = in_background(running, 1, loras=[{"id": "gold"}])
+    assert system.began.wait(20)
+    system.finish = lambda: None  # type: ignore[method-assign]  # as if the follower had kept them in
+    leave(running, loras=[{"id": "gold"}])
+    del system.finish
+    system.go.set()
+    for thread in threads:
+        thread.join()
+    until(lambda: system.in_weights is None)
+
+
+def test_requests_sent_together_are_each_answered_with_their_own_picture(start: Start) -> None:
+    running = start()
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda seed: running.post(seed=seed), range(40)))
+    assert [answer.json()["swiftdiff"]["seed"] for answer in answers] == list(range(40))
+    assert len({answer.headers["X-Request-Id"] for answer in answers}) == 40
+    assert len(running.records()) == 40
+
+
+def test_a_client_may_ask_for_the_picture_itself(start: Start) -> None:
+    running = start()
+    body = {"prompt": "a red circle", "seed": 9}
+    answer = running.client.post(ADDRESS, json=body, headers={"Accept": "image/png"})
+    assert answer.headers["Content-Type"] == "image/png"
+    assert answer.headers["X-Seed"] == "9"
+    assert answer.content.startswith(b"\x89PNG")
+
+
+def test_health_readiness_and_metrics_tell_how_it_goes(start: Start, system: StepSystem) -> None:
+    running = start(queue_size=5)
+    running.post(seed=1, num_inference_steps=2)
+    running.post(n=99)
+    assert running.client.get("/health").json() == {"status": "ok", "detail": None}
+    assert running.client.get("/ready").status_code == 200
+    text = running.client.get("/metrics").text
+    for line in (
+        'swiftdiff_requests_total{status="200"} 1.0',
+        'swiftdiff_requests_total{status="400"} 1.0',
+        'swiftdiff_errors_total{kind="limit_exceeded"} 1.0',
+        "swiftdiff_queue_places 5.0",
+        "swiftdiff_queue_waiting 0.0",
+        'swiftdiff_stage_seconds_count{stage="denoise"} 1.0',
+        "swiftdiff_request_seconds_count 1.0",
+    ):
+        assert line in text, line
+
+
+def test_a_server_whose_system_cannot_be_brought_back_ends(start: Start, system: StepSystem) -> None:
+    running = start()
+
+    def fail() -> None:
+        raise RuntimeError("the weights are gone")
+
+    system.finish = fail  # type: ignore[method-assign]
+    assert running.post().status_code == 200  # its picture was right
+    until(lambda: running.server.worker.state == "failed")
+    with pytest.raises((httpx.HTTPError, AssertionError)):
+        assert running.client.get("/health").status_code == 200
+
+
+def test_errors_of_the_system_are_told_without_paths(start: Start) -> None:
+    running = start()
+    for prompt, status in (("nan", 422), ("bug", 500)):
+        answer = running.post(prompt)
+        assert answer.status_code == status
+        assert "/" not in answer.json()["error"]["message"]
+    records = running.records()
+    assert [record["record"]["error_kind"] for record in records] == ["RequestError", "ZeroDivisionError"]
+    assert json.loads(running.client.get("/v1/adapters").text)["loras"][0]["id"] == "gold"
