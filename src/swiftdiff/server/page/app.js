@@ -143,10 +143,22 @@ async function drawThumbnails(loras) {
     try {
       const image = make("img");
       image.alt = "";
-      image.src = await api.picture(thumbnail);
+      image.src = await patiently(() => api.picture(thumbnail));
       blank.replaceWith(image);
     } catch {
       blank.textContent = "no thumbnail";
+    }
+  }
+}
+
+/** Asks again while the server is busy with requests, for some minutes. */
+async function patiently(ask) {
+  for (let left = 60; ; left -= 1) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (![429, 503].includes(error.status) || !left) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 5000));
     }
   }
 }
@@ -313,11 +325,12 @@ function addFigure(label, prompt) {
 async function showVerdict(ours, stock) {
   const ratio = stock.how.latency_s / ours.how.latency_s;
   const apart = largestDifference(ours.image, stock.image);
+  const looks = at("grow").checked ? " Showing unfinished pictures is part of both times." : "";
   const speed = ratio >= 1 ? `${ratio.toFixed(1)} times as fast as` : `${(1 / ratio).toFixed(1)} times as slow as`;
   at("verdict").replaceChildren(
     text("h3", "", `${ours.label} was ${speed} stock diffusers`),
     text("p", "", `No value of the two pictures is more than ${apart} of 255 apart.`),
-    text("p", "note", "One request each, adapters as they happened to be in memory. For numbers to rely on: swiftdiff compare."),
+    text("p", "note", `One request each, with adapters as they happened to be in memory.${looks} For numbers to rely on: swiftdiff compare.`),
   );
 }
 

@@ -3,13 +3,14 @@
 // As swiftdiff.report.summary orders them.
 const ORDER = [
   "control_image", "controlnet_load", "controlnet_wait", "lora_load", "lora_wait", "lora_patch", "text_encode",
-  "cache_search", "denoise", "vae_decode", "image_save", "other",
+  "cache_search", "denoise", "preview", "vae_decode", "image_encode", "other",
 ];
 const WORDS = {
   queue: "wait in the queue", control_image: "read the control image", controlnet_load: "load ControlNets",
   controlnet_wait: "wait for ControlNets", lora_load: "load LoRAs", lora_wait: "wait for LoRAs",
   lora_patch: "patch LoRAs in", text_encode: "encode the prompt", cache_search: "search the cache",
-  denoise: "denoise", vae_decode: "decode the picture", image_save: "write the picture", other: "everything else",
+  denoise: "denoise", preview: "show unfinished pictures", vae_decode: "decode the picture",
+  image_encode: "write the picture's file", other: "everything else",
 };
 const LOOKS = {
   queue: "wait", controlnet_wait: "wait", lora_wait: "wait", lora_load: "load", controlnet_load: "load",
@@ -46,8 +47,8 @@ export function showTimelines(place, served) {
   const tables = all.map(({ label, how, rows }) => table(`${label}: ${milliseconds(how.latency_s)} ms`, rows, end));
   const note = element("p", "note");
   note.textContent =
-    "From the request's arrival at the server to its picture. What is patched or waited for between steps is " +
-    "added up and shown before them.";
+    "From the request's arrival at the server to its picture. Adapters load beside the rest. What happens between " +
+    "steps (patching, waiting, showing unfinished pictures) is added up and shown before or after them.";
   place.replaceChildren(...tables, note);
 }
 
@@ -100,7 +101,7 @@ function bar(row, end) {
   const drawn = element("i", row.look);
   drawn.style.left = `${(100 * row.from) / end}%`;
   drawn.style.width = `${(100 * (row.to - row.from)) / end}%`;
-  track.append(drawn);
+  if (row.to > row.from) track.append(drawn);
   return track;
 }
 
