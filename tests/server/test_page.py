@@ -148,6 +148,21 @@ def test_loras_and_switches_go_along(page: Page, server: PageServer) -> None:
     }
 
 
+def test_thumbnails_are_asked_for_again_when_the_server_was_busy(
+    browser: Browser, server: PageServer
+) -> None:
+    server.busy = 2
+    page = browser.new_page()
+    page.clock.install()
+    page.goto(server.url)
+    page.get_by_text("served by swiftdiff").wait_for()
+    for _ in range(4):
+        page.clock.fast_forward(5000)
+        page.wait_for_load_state("networkidle")
+    page.locator(".card img").nth(2).wait_for()
+    page.close()
+
+
 def test_a_control_image_is_drawn_by_pointer(page: Page, server: PageServer) -> None:
     page.get_by_label("What the picture follows").select_option("edges")
     page.get_by_label("Tool").select_option("pen")

@@ -73,6 +73,7 @@ class PageServer:
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.key: str | None = None
         self.step_s = 0.0
+        self.busy = 0  # so many thumbnails are refused
         self.broke_off = threading.Event()
         outer = self
 
@@ -85,6 +86,9 @@ class PageServer:
                     self._json(200, MODELS)
                 elif path == "/v1/adapters":
                     self._json(200, ADAPTERS)
+                elif path.startswith("/v1/thumbnails/") and outer.busy > 0:
+                    outer.busy -= 1
+                    self._json(503, {"error": {"message": "other requests wait"}})
                 elif path.startswith("/v1/thumbnails/"):
                     import base64
 
