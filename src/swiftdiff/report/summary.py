@@ -29,7 +29,9 @@ STAGE_ORDER = (
     "text_encode",
     "cache_search",  # for latents of a similar prompt
     "denoise",
+    "preview",  # pictures of unfinished steps, for a server's clients
     "vae_decode",
+    "image_encode",  # into an answer
     "server",  # a whole answer of one that does not tell its stages
     "http",  # what an answer took beside the server's own stages
     "image_save",
