@@ -29,6 +29,9 @@ class Process:
             [sys.executable, str(SCRIPT), str(step_s), *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.url = ""
+
+    def wait_until_ready(self) -> None:
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         match = re.search(r"http://[^/]+", first)
@@ -56,6 +59,7 @@ class Process:
 def process(folder: Path, step_s: float, *options: str) -> Iterator[Process]:
     server = Process(folder, step_s, *options)
     try:
+        server.wait_until_ready()
         yield server
     finally:
         server.process.kill()

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
-from http_server import ADDRESS, Running, StepSystem
+from http_server import ADDRESS, Running, StepSystem, until
 
 Start = Callable[..., Running]
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for something that another thread brings about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
 
 
 def in_background(running: Running, count: int, **fields: Any) -> list[threading.Thread]:

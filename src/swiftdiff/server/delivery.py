@@ -80,12 +80,17 @@ class Delivery:
         """
         if not job.conclude():
             return None
+        job.wake()
         record = self._record(job, {}, error=error)
         return self._note(job.request.request_id, error.status, error.code, record, job)
 
     def refuse(self, request_id: str, error: HttpError) -> Future[None]:
         """Record a request that was refused before it could wait."""
         return self._note(request_id, error.status, error.code, None, None)
+
+    def flush(self) -> None:
+        """Wait until what was handed over by now is delivered."""
+        self._thread.submit(lambda: None).result()
 
     def close(self) -> None:
         """Deliver what is left."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from swiftdiff.errors import StorageError
 from swiftdiff.server.body import read_json_body
@@ -94,11 +95,7 @@ async def _answer(conversation: Conversation, asked: Asked) -> Response:
             return refusal(event.error, request_id)
         if asked.stream:
             handed_on = True
-            return StreamingResponse(
-                _stream(conversation, event),
-                media_type="text/event-stream",
-                headers={"Cache-Control": "no-store", "X-Request-Id": request_id},
-            )
+            return _Events(conversation, event)
         assert isinstance(event, Finished)
         return _response(event, conversation.http.headers.get("accept", ""))
     finally:
@@ -120,15 +117,31 @@ def _response(event: Finished, accept: str) -> Response:
     return Response(body.model_dump_json(), headers=headers, media_type="application/json")
 
 
+class _Events(StreamingResponse):
+    """A job's events from one on; its conversation is closed also if the client left before the first."""
+
+    def __init__(self, conversation: Conversation, event: Event) -> None:
+        self._conversation = conversation
+        request_id = conversation.job.request.request_id
+        super().__init__(
+            _stream(conversation, event),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Request-Id": request_id},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._conversation.close()
+
+
 async def _stream(conversation: Conversation, event: Event | None) -> AsyncIterator[str]:
-    try:
-        while event is not None:
-            yield _server_sent(event)
-            if not isinstance(event, Partial):
-                return
-            event = await conversation.next_event()
-    finally:
-        conversation.close()
+    while event is not None:
+        yield _server_sent(event)
+        if not isinstance(event, Partial):
+            return
+        event = await conversation.next_event()
 
 
 def _server_sent(event: Event) -> str:

@@ -58,6 +58,7 @@ class Job:
         files: Its control images, deleted by `discard_files`.
         started_s: When its service began, or None.
         overtaken: How often a later request was served before it.
+        wake: Ends what its service waits for, when nobody waits for it any more.
     """
 
     request: ImageRequest
@@ -70,6 +71,7 @@ class Job:
     files: tuple[Path, ...] = ()
     started_s: float | None = None
     overtaken: int = 0
+    wake: Callable[[], None] = lambda: None
     _over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -46,7 +46,8 @@ def run_server(
     try:
         address = _address(listener, config)
         loading()
-        HttpServer(config, system, build, lambda: announce(address)).run(listener)
+        if not HttpServer(config, system, build, lambda: announce(address)).run(listener):
+            os._exit(0)  # a step or a load outlasts all patience; records are on the disk
     finally:
         listener.close()
 
@@ -87,8 +88,11 @@ class HttpServer:
             self._drain,
         )
 
-    def run(self, listener: socket.socket) -> None:
+    def run(self, listener: socket.socket) -> bool:
         """Serve on a socket until `stop` or, in the main thread, a signal.
+
+        Returns:
+            Whether the thread that serves has ended too.
 
         Raises:
             Exception: Why the system could not be made, or could not serve any more.
@@ -100,8 +104,7 @@ class HttpServer:
         failure = self.server.worker.failure
         if failure is not None:
             raise failure
-        if not ended:  # a step or a load that takes longer than all patience; records are on the disk
-            os._exit(0)
+        return ended
 
     def stop(self) -> None:
         """Serve what was accepted, and end; as the first signal does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,6 @@ from swiftdiff.server.metrics import Metrics
 from swiftdiff.server.stock import StockBeside
 from swiftdiff.server.waiting_room import WaitingRoom
 from swiftdiff.systems.base import Preview, ServingSystem
-from swiftdiff.systems.switches import RequestSwitches
 
 LOGGER = logging.getLogger("swiftdiff.server")
 
@@ -102,6 +102,7 @@ class Worker:
                 system.close()
         except Exception as error:
             self.state, self.failure = "failed", error
+            self._delivery.flush()  # what was served before is answered
             self._on_change()
 
     def _serve_all(self, system: ServingSystem) -> None:
@@ -132,7 +133,7 @@ class Worker:
         self.service_s += 0.2 * (ended_s - began_s - self.service_s)
 
     def _outcome(self, system: ServingSystem, job: Job) -> Outcome:
-        _switch(system, job.switches)
+        _prepare(system, job)
         try:
             served = system.serve(job.request, self._images_root)
         except Exception as error:
@@ -156,8 +157,10 @@ class Worker:
             self._delivery.show(job, index, step, num_steps, preview())
 
 
-def _switch(system: ServingSystem, switches: RequestSwitches | None) -> None:
+def _prepare(system: ServingSystem, job: Job) -> None:
+    """Tell the engine what is its own: a job's switches, and how to stop waiting for its adapters."""
     from swiftdiff.systems.swiftdiff import SwiftdiffSystem
 
     if isinstance(system, SwiftdiffSystem):
-        system.switch(switches)
+        system.switch(job.switches)
+        job.wake = partial(system.give_up, job.request.request_id)

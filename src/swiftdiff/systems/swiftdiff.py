@@ -122,6 +122,15 @@ class SwiftdiffSystem:
         """Call this before every step; see `ServingSystem.attend`."""
         self._on_step = on_step
 
+    def give_up(self, request_id: str) -> None:
+        """Let a request end that waits for adapters; from any thread, and nothing if it is not served now."""
+        current = self._current
+        if current is not None and current.request.request_id == request_id:
+            for network in current.controlnets:
+                network.abandon()
+            for lora, _ in current.loras:
+                lora.abandon()
+
     def switch(self, switches: RequestSwitches | None) -> None:
         """Serve with these in place of the config's from now on; None is the config's again."""
         self._own_switches = switches
