@@ -32,7 +32,7 @@ def server() -> Iterator[Running]:
         (folder / "store" / "loras" / "gold.safetensors").touch()
         system = step_config(folder / "store")
         defaults = {"num_inference_steps": 1}
-        with running(folder, system, lambda config: StepSystem(), defaults=defaults) as server:
+        with running(folder, system, lambda config: StepSystem(), defaults=defaults, stock=False) as server:
             yield server
 
 
