@@ -90,6 +90,8 @@ class Worker:
             system = self._build()
             try:
                 system.warm_up()
+                import swiftdiff.systems.swiftdiff  # noqa: F401  (seconds: now, not at the first request)
+
                 self.exactness = system.exactness
                 system.watch(self._room.upcoming)
                 system.attend(self._before_step)
