@@ -53,7 +53,7 @@ def complete_document(document: dict[str, Any], config: ServerConfig) -> dict[st
             "description": "The pictures; with stream, events; with Accept: image/png, the picture",
             "content": {
                 "application/json": _ref("ImagesResponse"),
-                "text/event-stream": {"schema": {"type": "string"}},
+                "text/event-stream": {},
                 "image/png": {"schema": {"type": "string", "format": "binary"}},
             },
             "headers": {"X-Request-Id": {"schema": {"type": "string"}}},
