@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ def ask_at_once(
 ) -> list[Future[httpx.Response]]:
     answers = [pool.submit(server.ask, steps) for _ in range(count)]
     while server.waiting() < count:
-        pass
+        time.sleep(0.02)
     return answers
 
 
@@ -113,7 +114,7 @@ def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
     with process(tmp_path, 0.001) as server, ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(server.ask) for _ in range(200)]
         while sum(answer.done() for answer in answers) < 60:
-            pass
+            time.sleep(0.02)
         server.process.kill()
         answered = [answer.result() for answer in answers if answer.exception() is None]
         assert len(answered) >= 60

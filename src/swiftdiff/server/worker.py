@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -90,8 +91,6 @@ class Worker:
             system = self._build()
             try:
                 system.warm_up()
-                import swiftdiff.systems.swiftdiff  # noqa: F401  (seconds: now, not at the first request)
-
                 self.exactness = system.exactness
                 system.watch(self._room.upcoming)
                 system.attend(self._before_step)
@@ -161,6 +160,8 @@ class Worker:
 
 def _prepare(system: ServingSystem, job: Job) -> None:
     """Tell the engine what is its own: a job's switches, and how to stop waiting for its adapters."""
+    if "swiftdiff.systems.swiftdiff" not in sys.modules:  # seconds to import, and another system serves
+        return
     from swiftdiff.systems.swiftdiff import SwiftdiffSystem
 
     if isinstance(system, SwiftdiffSystem):
