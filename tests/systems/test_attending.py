@@ -42,9 +42,7 @@ def test_a_request_that_ends_before_any_step_leaves_the_weights_bit_identical(
         assert are_equal(serve(system, asked, controls), expected)
 
 
-def test_stock_can_be_left_between_steps_and_serves_on_afterwards(
-    tiny_family: Path, controls: Path
-) -> None:
+def test_stock_can_be_left_between_steps_and_serves_on_afterwards(tiny_family: Path, controls: Path) -> None:
     with stock(tiny_family) as system:
         asked = with_adapters(1, num_inference_steps=4)
         expected = serve(system, asked, controls)
