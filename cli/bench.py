@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from swiftdiff.bench.observer import BenchObserver
 from swiftdiff.bench.options import DEFAULT_MODELS, VIEWS, BenchOptions
 from swiftdiff.errors import ConfigError, StorageError
 
+from .fresh_folder import fresh_folder
 from .status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -154,9 +154,7 @@ def _report(ended: BenchEnd) -> tuple[BenchEnd, BenchResult]:
 
 
 def _default_folder() -> Path:
-    stem = f"bench-{datetime.now():%Y%m%d-%H%M%S}"
-    candidates = (Path("results") / (stem if n == 1 else f"{stem}-{n}") for n in itertools.count(1))
-    return next(folder for folder in candidates if not folder.exists())
+    return fresh_folder(f"bench-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def _print_result(result: BenchResult, ended: BenchEnd) -> None:

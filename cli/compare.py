@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import math
 import re
@@ -18,6 +17,7 @@ import typer
 from swiftdiff.compare.observer import CompareObserver
 from swiftdiff.errors import ConfigError, StorageError
 
+from .fresh_folder import fresh_folder
 from .load_options import parse_load, parse_options
 from .status_line import StatusLine
 
@@ -344,9 +344,7 @@ def _absolute(adapters: str | None) -> str | None:
 def _default_folder(trace: Path) -> Path:
     name = trace.name.removesuffix(".gz").removesuffix(".jsonl")
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "trace"
-    stem = f"compare-{datetime.now():%Y%m%d-%H%M%S}-{safe}"
-    candidates = (Path("results") / (stem if n == 1 else f"{stem}-{n}") for n in itertools.count(1))
-    return next(folder for folder in candidates if not folder.exists())
+    return fresh_folder(f"compare-{datetime.now():%Y%m%d-%H%M%S}-{safe}")
 
 
 def _print(report: Report, folder: Path | None, ended: CompareEnd | None) -> None:

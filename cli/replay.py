@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import re
 import sys
@@ -17,6 +16,7 @@ import typer
 from swiftdiff.errors import ConfigError, StorageError
 
 from . import replay_target
+from .fresh_folder import fresh_folder
 from .load_options import parse_load, parse_options
 
 if TYPE_CHECKING:
@@ -200,9 +200,7 @@ def _parse_percentiles(text: str) -> tuple[float, ...]:
 def _default_folder(trace: Path, system: str) -> Path:
     name = trace.name.removesuffix(".gz").removesuffix(".jsonl")
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{name}-{system}").strip("._") or "run"
-    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{safe}"
-    candidates = (Path("results") / (stem if n == 1 else f"{stem}-{n}") for n in itertools.count(1))
-    return next(folder for folder in candidates if not folder.exists())
+    return fresh_folder(f"{datetime.now():%Y%m%d-%H%M%S}-{safe}")
 
 
 def _print_result(result: RunResult, ended: Ended, percentiles: Sequence[float]) -> None:

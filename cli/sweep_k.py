@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import sys
 from datetime import datetime
@@ -16,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from swiftdiff.errors import ConfigError, StorageError
+
+from .fresh_folder import fresh_folder
 
 if TYPE_CHECKING:
     from swiftdiff.compare.sweep_k_options import SweepOptions
@@ -211,9 +212,7 @@ def _report(ended: SweepEnd) -> tuple[SweepEnd, SweepResult]:
 
 
 def _default_folder() -> Path:
-    stem = f"sweep-k-{datetime.now():%Y%m%d-%H%M%S}"
-    candidates = (Path("results") / (stem if n == 1 else f"{stem}-{n}") for n in itertools.count(1))
-    return next(folder for folder in candidates if not folder.exists())
+    return fresh_folder(f"sweep-k-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def _print_result(result: SweepResult, ended: SweepEnd) -> None:

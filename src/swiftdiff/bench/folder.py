@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from pydantic import ValidationError
 
 from swiftdiff.bench.options import BenchOptions
 from swiftdiff.bench.records import Measurement
-from swiftdiff.engine.run_folder import append_line, write_whole
+from swiftdiff.engine.run_folder import append_line, read_lines, write_whole
 from swiftdiff.errors import StorageError
 
 _OPTIONS = "bench.json"
@@ -70,7 +69,7 @@ class BenchFolder:
         if not (path / _OPTIONS).is_file():
             raise StorageError(f"{path} is no benchmark's folder: it has no {_OPTIONS}")
         end = 0
-        for _, line_end in folder._measurements_and_ends():
+        for _, line_end in read_lines(folder.raw_path, Measurement):
             end = line_end
         try:
             os.truncate(folder.raw_path, end)
@@ -116,7 +115,7 @@ class BenchFolder:
             StorageError: The file cannot be read, or a line before the last is damaged.
         """
         last: dict[object, Measurement] = {}
-        for measurement, _ in self._measurements_and_ends():
+        for measurement, _ in read_lines(self.raw_path, Measurement):
             key = (measurement.purpose, measurement.key)
             last.pop(key, None)
             last[key] = measurement
@@ -145,29 +144,3 @@ class BenchFolder:
             StorageError: It cannot be written.
         """
         write_whole(self.path / name, data)
-
-    def _measurements_and_ends(self) -> Iterator[tuple[Measurement, int]]:
-        """Yield each measurement with the offset at which its line ends."""
-        try:
-            with self.raw_path.open("rb") as file:
-                end, torn = 0, 0
-                for number, line in enumerate(file, start=1):
-                    if torn:
-                        raise StorageError(f"{self.raw_path}:{torn}: the record is damaged")
-                    measurement = _parse(line)
-                    if measurement is None:
-                        torn = number
-                        continue
-                    end += len(line)
-                    yield measurement, end
-        except OSError as error:
-            raise StorageError(f"cannot read {self.raw_path}: {error.strerror or error}") from error
-
-
-def _parse(line: bytes) -> Measurement | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return Measurement.model_validate_json(line)
-    except ValidationError:
-        return None

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -26,7 +25,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from swiftdiff.compare.sweep_k_options import SweepOptions
-from swiftdiff.engine.run_folder import PNG_COMPRESS_LEVEL, append_line, write_whole
+from swiftdiff.engine.run_folder import PNG_COMPRESS_LEVEL, append_line, read_lines, write_whole
 from swiftdiff.errors import StorageError
 from swiftdiff.validation import StrictModel
 
@@ -134,7 +133,7 @@ class SweepFolder:
         if not (path / _OPTIONS).is_file():
             raise StorageError(f"{path} is no folder of swiftdiff sweep-k: it has no {_OPTIONS}")
         end = 0
-        for _, line_end in folder._records_and_ends():
+        for _, line_end in read_lines(folder.raw_path, SweepRecord):
             end = line_end
         try:
             os.truncate(folder.raw_path, end)
@@ -179,7 +178,7 @@ class SweepFolder:
         Raises:
             StorageError: The file cannot be read, or a line before the last is damaged.
         """
-        return list({record.key: record for record, _ in self._records_and_ends()}.values())
+        return list({record.key: record for record, _ in read_lines(self.raw_path, SweepRecord)}.values())
 
     def append(self, record: SweepRecord) -> None:
         """Add a line at once, whole or not at all.
@@ -238,29 +237,3 @@ class SweepFolder:
             raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
         except ValidationError as error:
             raise StorageError(f"{path} is damaged: {error.errors()[0]['msg']}") from error
-
-    def _records_and_ends(self) -> Iterator[tuple[SweepRecord, int]]:
-        """Yield each record with the offset at which its line ends."""
-        try:
-            with self.raw_path.open("rb") as file:
-                end, torn = 0, 0
-                for number, line in enumerate(file, start=1):
-                    if torn:
-                        raise StorageError(f"{self.raw_path}:{torn}: the record is damaged")
-                    record = _parse(line)
-                    if record is None:
-                        torn = number
-                        continue
-                    end += len(line)
-                    yield record, end
-        except OSError as error:
-            raise StorageError(f"cannot read {self.raw_path}: {error.strerror or error}") from error
-
-
-def _parse(line: bytes) -> SweepRecord | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return SweepRecord.model_validate_json(line)
-    except ValidationError:
-        return None

@@ -159,7 +159,7 @@ class RunFolder:
         Raises:
             StorageError: The file cannot be read, or a line before the last is damaged.
         """
-        for record, _ in self._records_and_ends():
+        for record, _ in read_lines(self.records_path, RequestRecord):
             yield record
 
     def read_progress(self) -> tuple[set[str], float]:
@@ -207,7 +207,7 @@ class RunFolder:
             StorageError: The file is damaged elsewhere or cannot be written.
         """
         end = 0
-        for _, line_end in self._records_and_ends():
+        for _, line_end in read_lines(self.records_path, RequestRecord):
             end = line_end
         try:
             os.truncate(self.records_path, end)
@@ -254,23 +254,6 @@ class RunFolder:
         """
         write_whole(self.path / name, text.encode())
 
-    def _records_and_ends(self) -> Iterator[tuple[RequestRecord, int]]:
-        """Yield each record with the offset at which its line ends."""
-        try:
-            with self.records_path.open("rb") as file:
-                end, torn = 0, 0
-                for number, line in enumerate(file, start=1):
-                    if torn:
-                        raise StorageError(f"{self.records_path}:{torn}: the record is damaged")
-                    record = _parse(RequestRecord, line) if line.endswith(b"\n") else None
-                    if record is None:
-                        torn = number
-                        continue
-                    end += len(line)
-                    yield record, end
-        except OSError as error:
-            raise _cannot("read", self.records_path, error) from error
-
 
 def _parse(model: type[_Model], line: bytes) -> _Model | None:
     try:
@@ -294,6 +277,30 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):  # there may not even be a folder
             partial.unlink()
         raise _cannot("write", path, error) from error
+
+
+def read_lines(path: Path, model: type[_Model]) -> Iterator[tuple[_Model, int]]:
+    """Yield each record of a file that `append_line` writes, with the offset at which its line ends.
+
+    A torn last line, left by a crash, is passed over.
+
+    Raises:
+        StorageError: The file cannot be read, or a line before the last is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            end, torn = 0, 0
+            for number, line in enumerate(file, start=1):
+                if torn:
+                    raise StorageError(f"{path}:{torn}: the record is damaged")
+                record = _parse(model, line) if line.endswith(b"\n") else None
+                if record is None:
+                    torn = number
+                    continue
+                end += len(line)
+                yield record, end
+    except OSError as error:
+        raise _cannot("read", path, error) from error
 
 
 def append_line(path: Path, line: str) -> None:
