@@ -1,0 +1,1 @@
+"""The embedded world: balls that bounce, how they are drawn, learnt and judged."""
