@@ -1,7 +1,7 @@
 """Measures what HTTP adds: the same requests over HTTP and in the process, in turns, on an idle machine.
 
-Usage: ``python -m swiftdiff.server.overhead [--config CONFIG.toml] [--pairs N]``. Both arms end with a PNG,
-at the client or in a file as a replay saves it, and before the restore. The last line is JSON.
+Usage: ``python -m swiftdiff.server.overhead [--config CONFIG.toml] [--pairs N] [--steps N]``. Both arms end
+with a PNG, at the client or in a file as a replay saves it, and before the restore. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -28,22 +28,25 @@ from swiftdiff.server.run import run_server
 from swiftdiff.systems import ServingSystem, build_system
 
 PROMPT = "a large red circle on a sand background"
-STEPS = 20
-WARM_UPS = 3
+WARM_UPS = 4
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=resource("configs/swiftdiff.toml"))
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=100, help="rounded up to an even number")
+    parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
+    pairs = options.pairs + options.pairs % 2
     system = resolve_paths(load_config(options.config), options.config.resolve().parent)
-    over_http, in_process = measure(system, options.pairs)
-    differences_ms = (over_http - in_process) * 1000
+    over_http, in_process = measure(system, pairs, options.steps)
+    # Going second costs an arm something, so two pairs with the arms in either order count as one.
+    differences_ms = ((over_http - in_process) * 1000).reshape(-1, 2).mean(axis=1)
     low, high = _interval_of_median(differences_ms)
     result = {
-        "pairs": options.pairs,
+        "pairs": pairs,
+        "num_inference_steps": options.steps,
         "median_http_ms": round(float(np.median(over_http)) * 1000, 3),
         "median_in_process_ms": round(float(np.median(in_process)) * 1000, 3),
         "median_overhead_ms": round(float(np.median(differences_ms)), 3),
@@ -52,12 +55,13 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def measure(system: ServingConfig, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+def measure(system: ServingConfig, pairs: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Return seconds over HTTP and in the process, an entry a pair.
 
     Args:
         system: What serves in both; the server is a process of its own, with an access log on the disk.
         pairs: How many; the arms take turns in going first.
+        steps: Denoising steps of each request.
     """
     context = multiprocessing.get_context("spawn")
     parent, child = context.Pipe()
@@ -69,7 +73,7 @@ def measure(system: ServingConfig, pairs: int) -> tuple[np.ndarray, np.ndarray]:
         try:
             own.warm_up()
             with httpx.Client(base_url=parent.recv(), timeout=120) as client:
-                arms = (_over_http(client), _in_process(own, folder))
+                arms = (_over_http(client, steps), _in_process(own, folder, steps))
                 seconds = np.array([_pair(index, arms, own.finish) for index in range(-WARM_UPS, pairs)])[
                     WARM_UPS:
                 ]
@@ -98,18 +102,18 @@ def _pair(
     return seconds
 
 
-def _over_http(client: httpx.Client) -> Callable[[int], None]:
+def _over_http(client: httpx.Client, steps: int) -> Callable[[int], None]:
     def ask(seed: int) -> None:
-        body = {"prompt": PROMPT, "seed": seed, "num_inference_steps": STEPS}
+        body = {"prompt": PROMPT, "seed": seed, "num_inference_steps": steps}
         client.post("/v1/images/generations", json=body).raise_for_status()
 
     return ask
 
 
-def _in_process(system: ServingSystem, folder: Path) -> Callable[[int], None]:
+def _in_process(system: ServingSystem, folder: Path, steps: int) -> Callable[[int], None]:
     def ask(seed: int) -> None:
         request = ImageRequest(
-            request_id=f"r{seed}", timestamp=0, prompt=PROMPT, seed=seed, num_inference_steps=STEPS
+            request_id=f"r{seed}", timestamp=0, prompt=PROMPT, seed=seed, num_inference_steps=steps
         )
         served = system.serve(request, folder)
         pictures = served.images() if callable(served.images) else served.images
