@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -25,15 +25,19 @@ from swiftdiff.server.service import Server
 from swiftdiff.server.status import add_status
 from swiftdiff.server.thumbnails import add_thumbnails
 
+if TYPE_CHECKING:
+    from swiftdiff.server.world_service import WorldService
+
 API = ("/v1/", "/health", "/ready", "/metrics", "/openapi.json", "/docs")
 PAGE = Path(__file__).resolve().parent / "page"
 
 
-def create_app(server: Server) -> FastAPI:
+def create_app(server: Server, worlds: WorldService | None = None) -> FastAPI:
     """Return the application of a server.
 
     Args:
         server: What it answers from; started and closed by the caller.
+        worlds: The worlds that it shows too, if any.
     """
     app = FastAPI(
         title="swiftdiff",
@@ -44,8 +48,12 @@ def create_app(server: Server) -> FastAPI:
     add_generations(app, server)
     add_status(app, server)
     add_thumbnails(app, server)
-    app.exception_handler(HTTPException)(_answer_http_exception)
-    app.exception_handler(HttpError)(_answer_http_error)
+    if worlds is not None:
+        from swiftdiff.server.world_routes import add_worlds
+
+        add_worlds(app, worlds, server.config)
+        server.metrics.include(worlds.metrics.registry)
+    answer_errors(app)
     app.openapi = _document_of(app, server)  # type: ignore[method-assign]
     if (PAGE / "index.html").is_file():
         app.router.routes.append(_Page("/", StaticFiles(directory=PAGE, html=True), name="page"))
@@ -59,6 +67,12 @@ def create_app(server: Server) -> FastAPI:
         )
     app.add_middleware(Guard, config=server.config)
     return app
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Let an application answer errors as OpenAI's API would."""
+    app.exception_handler(HTTPException)(_answer_http_exception)
+    app.exception_handler(HttpError)(_answer_http_error)
 
 
 class _Page(Mount):

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -17,6 +18,9 @@ from swiftdiff.server.app import create_app
 from swiftdiff.server.config import ServerConfig
 from swiftdiff.server.service import Server
 from swiftdiff.systems import ServingSystem, build_system
+
+if TYPE_CHECKING:
+    from swiftdiff.server.world_service import WorldService
 
 MARGIN_S = 5.0  # after the time to drain: for the last answers to leave
 
@@ -28,6 +32,7 @@ def run_server(
     announce: Callable[[str], None],
     loading: Callable[[], None] = lambda: None,
     build: Callable[[ServingConfig], ServingSystem] = build_system,
+    open_worlds: Callable[[], WorldService] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT: what was accepted is served first; a second signal ends at once.
 
@@ -37,6 +42,7 @@ def run_server(
         announce: Called with the server's address once it accepts requests.
         loading: Called once the address is taken, before the model is loaded.
         build: Makes the system.
+        open_worlds: Makes the worlds that are shown too, if any.
 
     Raises:
         ConfigError: The address cannot be listened on.
@@ -44,9 +50,10 @@ def run_server(
     """
     listener = listen(config)
     try:
-        address = _address(listener, config)
+        address = address_of(listener, config)
         loading()
-        if not HttpServer(config, system, build, lambda: announce(address)).run(listener):
+        worlds = None if open_worlds is None else open_worlds()
+        if not HttpServer(config, system, build, lambda: announce(address), worlds).run(listener):
             os._exit(0)  # a step or a load outlasts all patience; records are on the disk
     finally:
         listener.close()
@@ -60,6 +67,7 @@ class HttpServer:
         system: What it serves with.
         build: Makes the system.
         announce: Called once it accepts requests.
+        worlds: Shown too, if any; they end with the server.
 
     Attributes:
         server: What answers.
@@ -71,14 +79,16 @@ class HttpServer:
         system: ServingConfig,
         build: Callable[[ServingConfig], ServingSystem],
         announce: Callable[[], None],
+        worlds: WorldService | None = None,
     ) -> None:
         self._config = config
         self._announce = announce
+        self._worlds = worlds
         self._loop: asyncio.AbstractEventLoop | None = None
         self.server = Server(config, system, build=build, on_change=self._worker_changed)
-        self._uvicorn = _Uvicorn(
+        self._uvicorn = SignalledUvicorn(
             uvicorn.Config(
-                create_app(self.server),
+                create_app(self.server, worlds),
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -97,10 +107,14 @@ class HttpServer:
         Raises:
             Exception: Why the system could not be made, or could not serve any more.
         """
+        if self._worlds is not None:
+            self._worlds.prepare(listener)
         try:
             asyncio.run(self._serve(listener))
         finally:
             ended = self.server.close(MARGIN_S)
+            if self._worlds is not None:
+                ended = self._worlds.close(MARGIN_S) and ended
         failure = self.server.worker.failure
         if failure is not None:
             raise failure
@@ -129,13 +143,20 @@ class HttpServer:
         """Take nothing more, and give up what is not served when the time is over."""
         self.server.worker.drain()
         if self._loop is not None:
+            if self._worlds is not None:
+                self._loop.call_soon_threadsafe(self._worlds.drain)
             self._loop.call_soon_threadsafe(
                 self._loop.call_later, self._config.drain_s, self.server.abandon_all
             )
 
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn, whose second signal ends the process whatever it does."""
+class SignalledUvicorn(uvicorn.Server):
+    """uvicorn, whose second signal ends the process whatever it does.
+
+    Args:
+        config: Of uvicorn.
+        drain: Called at the first signal.
+    """
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
         super().__init__(config)
@@ -178,7 +199,8 @@ def listen(config: ServerConfig) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket, config: ServerConfig) -> str:
+def address_of(listener: socket.socket, config: ServerConfig) -> str:
+    """Return where browsers find a server."""
     port = listener.getsockname()[1]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
     return f"http://[{host}]:{port}" if ":" in host and "[" not in host else f"http://{host}:{port}"

@@ -14,13 +14,13 @@ export class Api {
   key = "";
 
   async get(path) {
-    const response = await this.#send(path, {});
+    const response = await this.send(path, {});
     return response.json();
   }
 
   /** Returns a picture as an address for `<img>`; whoever asked gives it back with `URL.revokeObjectURL`. */
   async picture(path) {
-    const response = await this.#send(path, {});
+    const response = await this.send(path, {});
     return URL.createObjectURL(await response.blob());
   }
 
@@ -31,7 +31,7 @@ export class Api {
    * @returns The completed event: `b64_json` and `swiftdiff`.
    */
   async generate(body, signal, onPartial) {
-    const response = await this.#send("v1/images/generations", {
+    const response = await this.send("v1/images/generations", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
@@ -45,7 +45,8 @@ export class Api {
     throw new ApiError(200, "the server ended the stream without a picture");
   }
 
-  async #send(path, options) {
+  /** Returns the response to a request, which has the key with it. */
+  async send(path, options) {
     const headers = { ...options.headers, ...(this.key && { Authorization: `Bearer ${this.key}` }) };
     let response;
     try {
