@@ -1,0 +1,179 @@
+"""Owns how Wan's attention layers take part in a pass: with a KV cache, over a sequence of blocks, or as stock.
+
+Together with `PassRotary` this is all that depends on the insides of diffusers' Wan; parity tests pin both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_wan import (
+    WanAttnProcessor,
+    WanTransformer3DModel,
+    _get_qkv_projections,
+)
+from torch.nn import functional as F
+
+from swiftdiff.errors import ModelError
+from swiftdiff.world.block_sequence import BlockSequence
+from swiftdiff.world.kv_cache import BlockKVCache, CrossCache
+from swiftdiff.world.rotary import PassRotary, rotate
+
+
+@dataclass(frozen=True)
+class CachedPass:
+    """One block through the transformer, the past from a cache.
+
+    Attributes:
+        cache: Of the clip.
+        turns: Rotations of the block's tokens.
+        keep: Whether the block's keys and values are to be committed.
+        cross: The prompt's keys and values, filled, or None to compute them.
+    """
+
+    cache: BlockKVCache
+    turns: torch.Tensor
+    keep: bool
+    cross: CrossCache | None
+
+
+# Each thread has its own: two lanes can send two passes through the same weights at the same time.
+_under_way: ContextVar[CachedPass | BlockSequence | None] = ContextVar("swiftdiff_world_pass", default=None)
+
+
+@contextmanager
+def under_way(step: CachedPass | BlockSequence) -> Iterator[None]:
+    """Let the attention layers that the calling thread runs take part in a pass."""
+    token = _under_way.set(step)
+    try:
+        yield
+    finally:
+        _under_way.reset(token)
+
+
+class BlockSelfAttention(WanAttnProcessor):  # type: ignore[misc]  # diffusers is untyped
+    """Self-attention of a block to itself and the past; the stock processor where no pass is under way.
+
+    Args:
+        layer: From 0.
+    """
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        rotary_emb: Any = None,
+    ) -> torch.Tensor:
+        """Return the layer's output, [batch, tokens, width]."""
+        if not isinstance(rotary_emb, (CachedPass, BlockSequence)):
+            output: torch.Tensor = super().__call__(
+                attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb
+            )
+            return output
+        query, key, value = _get_qkv_projections(attn, hidden_states, None)
+        query, key, value = (
+            _by_head(attn, states) for states in (attn.norm_q(query), attn.norm_k(key), value)
+        )
+        if isinstance(rotary_emb, BlockSequence):
+            return _project(attn, rotary_emb.attend(query, key, value))
+        query = rotate(query, rotary_emb.turns)
+        keys, values = rotary_emb.cache.place(self._layer, key, value, keep=rotary_emb.keep)
+        return _project(attn, F.scaled_dot_product_attention(query, keys, values))
+
+
+class PromptCrossAttention(WanAttnProcessor):  # type: ignore[misc]  # diffusers is untyped
+    """Cross-attention to a prompt's ready keys and values, or of each block to a prompt of its own; else stock.
+
+    Args:
+        layer: From 0.
+    """
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        rotary_emb: Any = None,
+    ) -> torch.Tensor:
+        """Return the layer's output, [batch, tokens, width].
+
+        Args:
+            attn: The layer.
+            hidden_states: [batch, tokens, width].
+            encoder_hidden_states: [batch, prompt tokens, width], or [batch, blocks, prompt tokens, width].
+            attention_mask: None.
+            rotary_emb: None.
+        """
+        if encoder_hidden_states.ndim == 4:
+            return self._attend_by_block(attn, hidden_states, encoder_hidden_states)
+        step = _under_way.get()
+        cross = step.cross if isinstance(step, CachedPass) else None
+        if cross is None:
+            output: torch.Tensor = super().__call__(
+                attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb
+            )
+            return output
+        query = _by_head(attn, attn.norm_q(attn.to_q(hidden_states)))
+        key, value = cross.read(self._layer)
+        return _project(attn, F.scaled_dot_product_attention(query, key, value))
+
+    def _attend_by_block(self, attn: Any, hidden_states: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+        batch, blocks = prompts.shape[:2]
+        rows = hidden_states.reshape(batch * blocks, -1, hidden_states.shape[-1])
+        output: torch.Tensor = super().__call__(attn, rows, prompts.flatten(0, 1))
+        return output.reshape(hidden_states.shape)
+
+
+def take_part(transformer: WanTransformer3DModel) -> PassRotary:
+    """Give a transformer these processors and this rotary module, once; return the module.
+
+    Raises:
+        ModelError: The transformer reads an image beside the prompt.
+    """
+    if transformer.config.added_kv_proj_dim is not None or transformer.config.image_dim is not None:
+        raise ModelError("this Wan transformer is made for image prompts: a world needs a text-to-video one")
+    if not isinstance(transformer.rope, PassRotary):
+        transformer.rope = PassRotary(transformer.rope, _under_way.get)
+        for layer, block in enumerate(transformer.blocks):
+            block.attn1.set_processor(BlockSelfAttention(layer))
+            block.attn2.set_processor(PromptCrossAttention(layer))
+    return transformer.rope
+
+
+def prompt_keys_values(
+    transformer: WanTransformer3DModel, prompt: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return each layer's keys and values of a prompt [batch, tokens, text_dim], for `CrossCache.fill`."""
+    embedded = transformer.condition_embedder.text_embedder(prompt)
+    layers = []
+    for attn in (block.attn2 for block in transformer.blocks):
+        _, key, value = _get_qkv_projections(attn, embedded[:, :0], embedded)
+        layers.append((_by_head(attn, attn.norm_k(key)), _by_head(attn, value)))
+    return layers
+
+
+def _by_head(attn: Any, states: torch.Tensor) -> torch.Tensor:
+    """Return [batch, heads, tokens, head_dim] of [batch, tokens, width]."""
+    return states.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+
+
+def _project(attn: Any, attended: torch.Tensor) -> torch.Tensor:
+    """Return the layer's output from [batch, heads, tokens, head_dim]."""
+    projected: torch.Tensor = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
+    return projected

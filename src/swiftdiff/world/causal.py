@@ -1,0 +1,232 @@
+"""Owns a block's way through the transformer: predict, commit, and the same without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from diffusers import WanTransformer3DModel
+
+from swiftdiff.world.attention import CachedPass, prompt_keys_values, take_part, under_way
+from swiftdiff.world.block_sequence import BlockSequence
+from swiftdiff.world.config import CacheConfig
+from swiftdiff.world.kv_cache import BlockKVCache, CacheShape, CrossCache
+
+
+class CausalWan:
+    """A stock Wan transformer that makes a video block by block (Self-Forcing, arXiv 2506.08009).
+
+    Its rotary module and attention processors are replaced, its code and weights are not; outside these
+    methods it stays the stock model. What a pass needs lies in its arguments, so any number of threads may
+    use one instance at a time, each with a cache of its own.
+
+    Args:
+        transformer: Text-to-video; in the mode (train, eval) and on the device of the caller's choice.
+
+    Attributes:
+        transformer: The same.
+
+    Raises:
+        ModelError: The transformer reads an image beside the prompt.
+    """
+
+    def __init__(self, transformer: WanTransformer3DModel) -> None:
+        self.transformer = transformer
+        self._rotary = take_part(transformer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.transformer.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and activations."""
+        dtype: torch.dtype = self.transformer.dtype
+        return dtype
+
+    @torch.no_grad()
+    def predict(
+        self,
+        latents: torch.Tensor,
+        timestep: float,
+        prompt: torch.Tensor,
+        cache: BlockKVCache,
+        cross: CrossCache | None = None,
+    ) -> torch.Tensor:
+        """Return the flow of the block in the making, of the latents' shape; the past is only read.
+
+        Args:
+            latents: Noisy, [batch, channels, frames, height, width].
+            timestep: From 0, clean, to 1000, noise.
+            prompt: [batch or 1, tokens, text_dim].
+            cache: The clip's past.
+            cross: Keeps the prompt's keys and values from pass to pass; None computes them in each.
+
+        Raises:
+            RequestError: The cache's policy is ``full``, and the clip has ``max_blocks`` already.
+            ConfigError: The cache keeps more blocks than the model has positions.
+        """
+        return self._run_block(latents, timestep, prompt, cache, cross, keep=False)
+
+    @torch.no_grad()
+    def commit(
+        self,
+        latents: torch.Tensor,
+        prompt: torch.Tensor,
+        cache: BlockKVCache,
+        cross: CrossCache | None = None,
+    ) -> None:
+        """Make a finished block part of the past: one pass at timestep 0, the only one that writes.
+
+        Args:
+            latents: Clean, [batch, channels, frames, height, width].
+            prompt: As for `predict`.
+            cache: The clip's past; as it was if this raises.
+            cross: As for `predict`.
+
+        Raises:
+            RequestError: The cache's policy is ``full``, and the clip has ``max_blocks`` already.
+            ConfigError: The cache keeps more blocks than the model has positions.
+        """
+        self._run_block(latents, 0.0, prompt, cache, cross, keep=True)
+        cache.commit()
+
+    def recache(
+        self,
+        blocks: Iterable[torch.Tensor],
+        prompt: torch.Tensor,
+        cache: BlockKVCache,
+        cross: CrossCache | None = None,
+    ) -> None:
+        """Make the past anew, as if it had come about under another prompt.
+
+        Args:
+            blocks: Clean latents, the oldest first: those that the cache is to hold.
+            prompt: As for `predict`.
+            cache: Cleared first.
+            cross: As for `predict`.
+        """
+        cache.clear()
+        for latents in blocks:
+            self.commit(latents, prompt, cache, cross)
+
+    @torch.no_grad()
+    def recompute(
+        self,
+        context: torch.Tensor,
+        latents: torch.Tensor,
+        timestep: float,
+        prompts: torch.Tensor,
+        config: CacheConfig | None = None,
+    ) -> torch.Tensor:
+        """Return what `predict` returns, from the past's latents and not from a cache.
+
+        Args:
+            context: Clean latents of the past, [batch, channels, blocks * frames, height, width].
+            latents: Noisy, [batch, channels, frames, height, width].
+            timestep: Of the noisy block.
+            prompts: One for all blocks, [batch, tokens, text_dim], or one for each, the noisy one's last:
+                [batch, blocks + 1, tokens, text_dim].
+            config: Which of the past a block sees; None is all.
+
+        Raises:
+            ConfigError: The context is longer than the model has positions.
+        """
+        past = context.shape[2] // latents.shape[2]
+        if prompts.ndim == 3:
+            prompts = prompts.unsqueeze(1).expand(-1, past + 1, -1, -1)
+        timesteps = torch.full((latents.shape[0], 1), timestep, dtype=torch.float32)
+        return self._run_sequence(context, latents, timesteps, prompts, [past], config)
+
+    def teacher_forced(
+        self,
+        clean: torch.Tensor,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        prompts: torch.Tensor,
+        config: CacheConfig | None = None,
+    ) -> torch.Tensor:
+        """Return the flow of every block at once, each seeing the clean blocks before it; for training.
+
+        One pass does what the engine does in many: noisy block i attends to itself and to the clean blocks
+        that a cache would hold, clean blocks to one another in the same way, at timestep 0.
+
+        Args:
+            clean: Latents, [batch, channels, blocks * frames, height, width]; the last block is not used.
+            noisy: Of the same shape.
+            timesteps: Of the noisy blocks, [batch, blocks].
+            prompts: Of the blocks, [batch, blocks, tokens, text_dim].
+            config: Which of the past a block sees; None is all.
+
+        Returns:
+            The noisy blocks' flow, of their shape; differentiable.
+
+        Raises:
+            ConfigError: There are more blocks than the model has positions.
+        """
+        blocks = timesteps.shape[1]
+        past = clean[:, :, : -(clean.shape[2] // blocks)]
+        prompts = torch.cat((prompts[:, :-1], prompts), dim=1)
+        return self._run_sequence(past, noisy, timesteps, prompts, range(blocks), config)
+
+    def _run_block(
+        self,
+        latents: torch.Tensor,
+        timestep: float,
+        prompt: torch.Tensor,
+        cache: BlockKVCache,
+        cross: CrossCache | None,
+        *,
+        keep: bool,
+    ) -> torch.Tensor:
+        if (shape := CacheShape.of_latents(self.transformer.config, latents.shape)) != cache.shape:
+            raise ValueError(f"the cache is for blocks of {cache.shape}, not of {shape}")
+        cache.check_room()
+        turns = cache.begin(self._rotary.turns(self._grid(latents.shape), self.device))
+        batch = latents.shape[0]
+        prompt = prompt.to(self.device, self.dtype).expand(batch, -1, -1)
+        if cross is not None:
+            if not cross.is_filled:
+                cross.fill(prompt_keys_values(self.transformer, prompt))
+            prompt = prompt[:, :0]  # the stock model embeds whatever it is given
+        times = torch.full((batch,), timestep, dtype=torch.float32, device=self.device)
+        with under_way(CachedPass(cache, turns, keep, cross)):
+            return self._forward(latents, times, prompt)
+
+    def _run_sequence(
+        self,
+        past: torch.Tensor,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        prompts: torch.Tensor,
+        places: Sequence[int],
+        config: CacheConfig | None,
+    ) -> torch.Tensor:
+        frames = noisy.shape[2] // len(places)
+        grid = self._grid((*noisy.shape[:2], frames, *noisy.shape[3:]))
+        tokens = grid[0] * grid[1] * grid[2]
+        num_clean = past.shape[2] // frames
+        clean_times = timesteps.new_zeros((timesteps.shape[0], num_clean))
+        times = torch.cat((clean_times, timesteps), dim=1).to(self.device)
+        turns = self._rotary.turns(grid, self.device)
+        with under_way(BlockSequence(num_clean, places, tokens, turns, config)):
+            flow = self._forward(
+                torch.cat((past, noisy), dim=2),
+                times.repeat_interleave(tokens, dim=1),
+                prompts.to(self.device, self.dtype),
+            )
+        return flow[:, :, past.shape[2] :]
+
+    def _forward(self, latents: torch.Tensor, times: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        flow: torch.Tensor = self.transformer(
+            latents.to(self.device, self.dtype), times, prompt, return_dict=False
+        )[0]
+        return flow
+
+    def _grid(self, latents_shape: Sequence[int]) -> tuple[int, int, int]:
+        """Return the tokens of a block of latents in time, height and width."""
+        sizes = zip(latents_shape[2:], self.transformer.config.patch_size, strict=True)
+        frames, height, width = (size // patch for size, patch in sizes)
+        return frames, height, width
