@@ -1,4 +1,4 @@
-"""Owns how Wan's attention layers take part in a pass: with a KV cache, over a sequence of blocks, or as stock.
+"""Owns what Wan's attention layers do in a pass: with a KV cache, over a sequence of blocks, or as stock.
 
 Together with `PassRotary` this is all that depends on the insides of diffusers' Wan; parity tests pin both.
 """
@@ -82,9 +82,8 @@ class BlockSelfAttention(WanAttnProcessor):  # type: ignore[misc]  # diffusers i
             )
             return output
         query, key, value = _get_qkv_projections(attn, hidden_states, None)
-        query, key, value = (
-            _by_head(attn, states) for states in (attn.norm_q(query), attn.norm_k(key), value)
-        )
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        query, key, value = (_by_head(attn, states) for states in (query, key, value))
         if isinstance(rotary_emb, BlockSequence):
             return _project(attn, rotary_emb.attend(query, key, value))
         query = rotate(query, rotary_emb.turns)
@@ -93,7 +92,7 @@ class BlockSelfAttention(WanAttnProcessor):  # type: ignore[misc]  # diffusers i
 
 
 class PromptCrossAttention(WanAttnProcessor):  # type: ignore[misc]  # diffusers is untyped
-    """Cross-attention to a prompt's ready keys and values, or of each block to a prompt of its own; else stock.
+    """Cross-attention to a prompt's ready keys and values, or of each block to its own prompt; else stock.
 
     Args:
         layer: From 0.

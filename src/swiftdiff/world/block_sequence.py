@@ -1,4 +1,4 @@
-"""Decides what each block of a whole sequence may see: the engine's rules without a cache, and with gradients."""
+"""Decides what each block of a sequence may see: the engine's rules without a cache, and differentiable."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class CausalWan:
         if prompts.ndim == 3:
             prompts = prompts.unsqueeze(1).expand(-1, past + 1, -1, -1)
         timesteps = torch.full((latents.shape[0], 1), timestep, dtype=torch.float32)
-        return self._run_sequence(context, latents, timesteps, prompts, [past], config)
+        return self._run_sequence(context, latents, timesteps, prompts, [past], config=config)
 
     def teacher_forced(
         self,
@@ -169,7 +169,7 @@ class CausalWan:
         blocks = timesteps.shape[1]
         past = clean[:, :, : -(clean.shape[2] // blocks)]
         prompts = torch.cat((prompts[:, :-1], prompts), dim=1)
-        return self._run_sequence(past, noisy, timesteps, prompts, range(blocks), config)
+        return self._run_sequence(past, noisy, timesteps, prompts, range(blocks), config=config)
 
     def _run_block(
         self,
@@ -202,6 +202,7 @@ class CausalWan:
         timesteps: torch.Tensor,
         prompts: torch.Tensor,
         places: Sequence[int],
+        *,
         config: CacheConfig | None,
     ) -> torch.Tensor:
         frames = noisy.shape[2] // len(places)

@@ -1,4 +1,4 @@
-"""Owns the way of blocks from host memory to the device: each layer is fetched while the one before computes."""
+"""Owns the way of blocks from host memory to the device: a layer is fetched while the one before computes."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ A world's folder::
     world.json           `WorldSettings`: how it is run
     transformer/         stock WanTransformer3DModel
     vae/                 stock AutoencoderKLWan
-    prompts.safetensors  with ``prompt_encoder`` "embeddings": [tokens, text_dim] under each prompt's text, and
-                         under the empty text what no prompt is
+    prompts.safetensors  with ``prompt_encoder`` "embeddings": [tokens, text_dim] under each prompt's
+                         text, and what no prompt is under the empty text
 
 Only safetensors are ever read, and headers are checked against file sizes first.
 """
@@ -168,7 +168,7 @@ def load_world(
     folder = Path(name_or_folder)
     if not folder.is_dir():
         raise ModelError(
-            f"{unknown_name('world', name, (EMBEDDED, *PRESETS))}; a path must be a folder with {SETTINGS_NAME}"
+            f"{unknown_name('world', name, (EMBEDDED, *PRESETS))}; or a folder that has a {SETTINGS_NAME}"
         )
     return _load_folder(name, folder, target, kind)
 
@@ -249,7 +249,7 @@ def _load_prompts(folder: Path, settings: WorldSettings, text_dim: int) -> Promp
 
         if text_dim != NUM_FEATURES:
             raise ModelError(
-                f"{folder}: the transformer reads prompts of {text_dim} features, bounce's have {NUM_FEATURES}"
+                f"{folder}: the transformer's prompts have {text_dim} features, bounce's {NUM_FEATURES}"
             )
         return BouncePrompts()
     path = folder / EMBEDDINGS_NAME

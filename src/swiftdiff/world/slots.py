@@ -1,4 +1,4 @@
-"""Decides which slot of a KV cache holds which block, and where a block stands in what is attended to. No torch."""
+"""Decides which slot of a KV cache holds which block, and where it stands in what attention sees. No torch."""
 
 from __future__ import annotations
 
