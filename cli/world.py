@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from .world_stream import stream
+
 app = typer.Typer(help="Make long, steerable video block by block (Inferix).", no_args_is_help=True)
 
 # One line a command. Their modules import what is heavy inside functions, so that --help is quick.
+app.command("stream")(stream)
