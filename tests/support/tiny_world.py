@@ -37,7 +37,7 @@ def save_tiny_world(folder: Path, seed: int = 0) -> Path:
 
 
 def build_tiny_transformer(seed: int = 0) -> WanTransformer3DModel:
-    """Return a stock transformer, 48 wide and two layers deep, whose blocks see their past and their prompt."""
+    """Return a stock transformer, 48 wide and two layers deep, that heeds its past and its prompt."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = WanTransformer3DModel(

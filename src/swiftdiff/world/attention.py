@@ -1,6 +1,6 @@
 """Owns what Wan's attention layers do in a pass: with a KV cache, over a sequence of blocks, or as stock.
 
-Together with `PassRotary` this is all that depends on the insides of diffusers' Wan; parity tests pin both.
+This is all that depends on the insides of diffusers' Wan transformer; parity tests pin it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from diffusers.models.transformers.transformer_wan import (
     WanTransformer3DModel,
     _get_qkv_projections,
 )
+from torch import nn
 from torch.nn import functional as F
 
 from swiftdiff.errors import ModelError
 from swiftdiff.world.block_sequence import BlockSequence
 from swiftdiff.world.kv_cache import BlockKVCache, CrossCache
-from swiftdiff.world.rotary import PassRotary, rotate
+from swiftdiff.world.rotary import BlockTurns, rotate
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,37 @@ def under_way(step: CachedPass | BlockSequence) -> Iterator[None]:
         yield
     finally:
         _under_way.reset(token)
+
+
+class PassRotary(nn.Module):
+    """Takes the place of a transformer's ``rope``: hands its attention layers the pass that is under way.
+
+    Without one it is the stock module, so that a stock pipeline can go on to use the same transformer.
+
+    Args:
+        stock: The module that it replaces.
+    """
+
+    def __init__(self, stock: nn.Module) -> None:
+        super().__init__()
+        self.stock = stock
+        self._turns: dict[tuple[tuple[int, int, int], torch.device], BlockTurns] = {}
+
+    def forward(self, hidden_states: torch.Tensor) -> Any:
+        """Return what the attention layers get as ``rotary_emb``."""
+        return _under_way.get() or self.stock(hidden_states)
+
+    def turns(self, grid: tuple[int, int, int], device: torch.device) -> BlockTurns:
+        """Return the rotations of blocks of a size.
+
+        Args:
+            grid: Tokens of a block in time, height and width.
+            device: Where they are used.
+        """
+        found = self._turns.get((grid, device))
+        if found is None:
+            found = self._turns[grid, device] = BlockTurns(self.stock, grid, device)
+        return found
 
 
 class BlockSelfAttention(WanAttnProcessor):  # type: ignore[misc]  # diffusers is untyped
@@ -148,7 +180,7 @@ def take_part(transformer: WanTransformer3DModel) -> PassRotary:
     if transformer.config.added_kv_proj_dim is not None or transformer.config.image_dim is not None:
         raise ModelError("this Wan transformer is made for image prompts: a world needs a text-to-video one")
     if not isinstance(transformer.rope, PassRotary):
-        transformer.rope = PassRotary(transformer.rope, _under_way.get)
+        transformer.rope = PassRotary(transformer.rope)
         for layer, block in enumerate(transformer.blocks):
             block.attn1.set_processor(BlockSelfAttention(layer))
             block.attn2.set_processor(PromptCrossAttention(layer))

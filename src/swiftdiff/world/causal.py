@@ -37,13 +37,13 @@ class CausalWan:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = self.transformer.device
+        device: torch.device = self.transformer.patch_embedding.weight.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of weights and activations."""
-        dtype: torch.dtype = self.transformer.dtype
+        dtype: torch.dtype = self.transformer.patch_embedding.weight.dtype
         return dtype
 
     @torch.no_grad()

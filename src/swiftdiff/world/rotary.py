@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from swiftdiff.errors import ConfigError
 
-_KEPT_GRIDS = 16
 _KEPT_BLOCKS = 128
 
 
@@ -75,40 +73,6 @@ class BlockTurns:
                 in_width[:width].view(1, 1, width, -1).expand(*size, -1),
             )
             return torch.cat(parts, dim=-1).flatten(0, 2)
-
-
-class PassRotary(nn.Module):
-    """Takes the place of a transformer's ``rope``: hands its attention layers the pass that is under way.
-
-    Without one it is the stock module, so that a stock pipeline can go on to use the same transformer.
-
-    Args:
-        stock: The module that it replaces.
-        current: Returns the pass that is under way in the calling thread, or None.
-    """
-
-    def __init__(self, stock: nn.Module, current: Callable[[], object | None]) -> None:
-        super().__init__()
-        self.stock = stock
-        self._current = current
-        self._turns = lru_cache(maxsize=_KEPT_GRIDS)(self._make_turns)
-
-    def forward(self, hidden_states: torch.Tensor) -> Any:
-        """Return what the attention layers get as ``rotary_emb``."""
-        under_way = self._current()
-        return self.stock(hidden_states) if under_way is None else under_way
-
-    def turns(self, grid: tuple[int, int, int], device: torch.device) -> BlockTurns:
-        """Return the rotations of blocks of a size.
-
-        Args:
-            grid: Tokens of a block in time, height and width.
-            device: Where they are used.
-        """
-        return self._turns(grid, device)
-
-    def _make_turns(self, grid: tuple[int, int, int], device: torch.device) -> BlockTurns:
-        return BlockTurns(self.stock, grid, device)
 
 
 def rotate(states: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Decides which slot of a KV cache holds which block, and where it stands in what attention sees. No torch."""
+"""Decides which slot of a KV cache holds which block, and where it stands in what a block sees. No torch."""
 
 from __future__ import annotations
 
