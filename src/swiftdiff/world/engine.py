@@ -19,7 +19,7 @@ from swiftdiff.world.admission import MEGABYTE, Admission
 from swiftdiff.world.config import WorldConfig
 from swiftdiff.world.decoding import StreamingDecoder
 from swiftdiff.world.guidance import MAX_KEPT_PROMPTS, GuidedWorld, Half
-from swiftdiff.world.kv_cache import BlockKVCache, CacheShape
+from swiftdiff.world.kv_cache import BlockKVCache
 from swiftdiff.world.loading import WorldModel
 from swiftdiff.world.profile import Profiler
 from swiftdiff.world.sampling import make_schedule
@@ -54,11 +54,10 @@ class WorldEngine:
         self.config = config if config is not None else WorldConfig()
         self._timeline = timeline
         self._profile = profile
-        parameter = next(model.causal.transformer.parameters())
-        self._device, self._dtype = parameter.device, parameter.dtype
-        self._shape = _cache_shape(model)
+        self._shape = model.settings.block_shape
         self._is_guided = self.config.guidance_scale > 1
-        num_bytes = BlockKVCache.bytes_for(self._shape, self.config.cache, self._dtype)
+        cache_shape = model.causal.cache_shape(self._shape)
+        num_bytes = BlockKVCache.bytes_for(cache_shape, self.config.cache, model.causal.dtype)
         budget_mb = self.config.memory_budget_mb
         self._admission = Admission(
             num_bytes * (2 if self._is_guided else 1),
@@ -111,10 +110,8 @@ class WorldEngine:
         """
         if seed < 0:
             raise ConfigError.for_field("seed", seed, "0 or more")
-        steering = Steering(self._encode, prompt, _resting_prompt(self.model))
-        null = (
-            Prompt("", self.model.prompts.null().to(self._device, self._dtype)) if self._is_guided else None
-        )
+        steering = Steering(self.model.prompts.encode, prompt, self.model.settings.resting_prompt)
+        null = Prompt("", self.model.prompts.null()) if self._is_guided else None
         with self._lock:
             if not self._is_open:
                 raise ConfigError("the world engine is closed and opens no more sessions")
@@ -150,15 +147,13 @@ class WorldEngine:
     ) -> None:
         self.close()
 
-    def _encode(self, text: str) -> torch.Tensor:
-        return self.model.prompts.encode(text).to(self._device, self._dtype)
-
     def _start_lanes(self) -> tuple[Lane, ...]:
         """Start one lane, or one for each half of guidance; on a CPU they share its threads."""
         wants_two = self._is_guided and self.config.latent_parallelism
-        if self._device.type == "cuda":
+        device = self.model.causal.device
+        if device.type == "cuda":
             roles = ("world", "world, unconditional")[: 1 + wants_two]
-            return tuple(Lane(str(self._device), role=role) for role in roles)
+            return tuple(Lane(str(device), role=role) for role in roles)
         threads = self.config.threads or torch.get_num_threads()
         if not wants_two or threads < 2:
             return (Lane("cpu", threads, role="world"),)
@@ -168,11 +163,11 @@ class WorldEngine:
         )
 
     def _make_parts(self, number: int, steering: Steering, null: Prompt | None) -> SessionParts:
-        config, settings = self.config, self.model.settings
-        profiler = Profiler(self._timeline, is_cuda=self._device.type == "cuda", enabled=self._profile)
+        config, causal = self.config, self.model.causal
+        profiler = Profiler(self._timeline, is_cuda=causal.device.type == "cuda", enabled=self._profile)
         max_prompts = MAX_KEPT_PROMPTS if config.on_prompt_change == "keep" else 1
         halves = tuple(
-            Half(self.model.causal, self._new_cache(), max_prompts)
+            Half(causal, causal.new_cache(self._shape, config.cache), max_prompts)
             for _ in range(2 if null is not None else 1)
         )
         world = GuidedWorld(
@@ -190,40 +185,13 @@ class WorldEngine:
             steering=steering,
             profiler=profiler,
             lane=self._lanes[0],
-            shape=(
-                1,
-                settings.latent_channels,
-                settings.frames_per_block,
-                settings.latent_height,
-                settings.latent_width,
-            ),
+            shape=self._shape,
             max_blocks=config.cache.max_blocks if config.cache.policy == "full" else None,
             past=Past(config.cache) if config.on_prompt_change == "recache" else None,
             release=lambda: self._forget(number),
         )
 
-    def _new_cache(self) -> BlockKVCache:
-        return BlockKVCache(self._shape, self.config.cache, self._device, self._dtype)
-
     def _forget(self, number: int) -> None:
         with self._lock:
             self._sessions.pop(number, None)
         self._admission.release()
-
-
-def _cache_shape(model: WorldModel) -> CacheShape:
-    config, settings = model.causal.transformer.config, model.settings
-    frames, height, width = config.patch_size
-    area = (settings.latent_height // height) * (settings.latent_width // width)
-    return CacheShape(
-        num_layers=config.num_layers,
-        num_heads=config.num_attention_heads,
-        head_dim=config.attention_head_dim,
-        tokens_per_block=settings.frames_per_block // frames * area,
-        batch=1,
-    )
-
-
-def _resting_prompt(model: WorldModel) -> str | None:
-    """Return the prompt of blocks after the first where prompts are actions: to do nothing."""
-    return "none" if model.settings.prompt_encoder == "bounce" else None

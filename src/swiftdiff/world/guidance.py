@@ -10,7 +10,8 @@ import torch
 from swiftdiff.pipeline.lane import Lane, LaneFuture
 from swiftdiff.telemetry.timeline import Details
 from swiftdiff.world.causal import CausalWan
-from swiftdiff.world.kv_cache import BlockKVCache, CrossCache
+from swiftdiff.world.cross_cache import CrossCache
+from swiftdiff.world.kv_cache import BlockKVCache
 from swiftdiff.world.profile import Profiler, Stretch
 from swiftdiff.world.sampling import NoiseSchedule
 from swiftdiff.world.steering import Prompt
@@ -50,7 +51,7 @@ class Half:
         if cross is None:
             while len(self._crosses) >= self._max_prompts:
                 self._crosses.popitem(last=False)
-            cross = CrossCache()
+            cross = self._causal.cross_cache(prompt.features)
         self._crosses[prompt.text] = cross
         return cross
 

@@ -158,6 +158,11 @@ class WorldSession:
                 return self._make_block()
             except SessionClosedError:
                 raise
+            except torch.OutOfMemoryError as error:
+                self._failure = error
+                raise RequestError(
+                    f"world session {self.number}: there is no memory for block {self._num_blocks}: {error}"
+                ) from error
             except BaseException as error:  # an interrupt too: it may have left a block half made
                 self._failure = error
                 raise
