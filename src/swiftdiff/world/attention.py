@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from swiftdiff.errors import ModelError
 from swiftdiff.world.block_sequence import BlockSequence
-from swiftdiff.world.kv_cache import BlockKVCache, CrossCache
+from swiftdiff.world.cross_cache import CrossCache
+from swiftdiff.world.kv_cache import BlockKVCache
 from swiftdiff.world.rotary import BlockTurns, rotate
 
 

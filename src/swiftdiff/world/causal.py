@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -10,7 +11,8 @@ from diffusers import WanTransformer3DModel
 from swiftdiff.world.attention import CachedPass, prompt_keys_values, take_part, under_way
 from swiftdiff.world.block_sequence import BlockSequence
 from swiftdiff.world.config import CacheConfig
-from swiftdiff.world.kv_cache import BlockKVCache, CacheShape, CrossCache
+from swiftdiff.world.cross_cache import CrossCache
+from swiftdiff.world.kv_cache import BlockKVCache, CacheShape
 
 
 class CausalWan:
@@ -45,6 +47,36 @@ class CausalWan:
         """Of weights and activations."""
         dtype: torch.dtype = self.transformer.patch_embedding.weight.dtype
         return dtype
+
+    def cache_shape(self, latents_shape: Sequence[int]) -> CacheShape:
+        """Return what a block of latents [batch, channels, frames, height, width] leaves in a cache."""
+        config = self.transformer.config
+        return CacheShape(
+            num_layers=config.num_layers,
+            num_heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+            tokens_per_block=math.prod(self._grid(latents_shape)),
+            batch=latents_shape[0],
+        )
+
+    def new_cache(self, latents_shape: Sequence[int], config: CacheConfig) -> BlockKVCache:
+        """Return an empty cache for clips whose blocks have this shape.
+
+        Raises:
+            ConfigError: There is not enough memory.
+        """
+        return BlockKVCache(self.cache_shape(latents_shape), config, self.device, self.dtype)
+
+    @torch.no_grad()
+    def cross_cache(self, prompt: torch.Tensor) -> CrossCache:
+        """Return a prompt's keys and values, filled at once and not by the first pass.
+
+        Args:
+            prompt: [batch, tokens, text_dim].
+        """
+        cross = CrossCache()
+        cross.fill(prompt_keys_values(self.transformer, prompt.to(self.device, self.dtype)))
+        return cross
 
     @torch.no_grad()
     def predict(
@@ -181,7 +213,7 @@ class CausalWan:
         *,
         keep: bool,
     ) -> torch.Tensor:
-        if (shape := CacheShape.of_latents(self.transformer.config, latents.shape)) != cache.shape:
+        if (shape := self.cache_shape(latents.shape)) != cache.shape:
             raise ValueError(f"the cache is for blocks of {cache.shape}, not of {shape}")
         cache.check_room()
         turns = cache.begin(self._rotary.turns(self._grid(latents.shape), self.device))

@@ -1,16 +1,15 @@
-"""Owns what attention keeps of a clip: its past blocks, in memory that is allocated once, and its prompt."""
+"""Owns a clip's KV cache: which blocks of the past are kept, in memory that is allocated once."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import torch
 
 from swiftdiff.errors import ConfigError
 from swiftdiff.world.config import CacheConfig
+from swiftdiff.world.cross_cache import CrossCache as CrossCache
 from swiftdiff.world.kv_stores import BlockStore, DirectStore, StagedStore
 from swiftdiff.world.rotary import BlockTurns
 from swiftdiff.world.slots import SlotRing
@@ -43,42 +42,15 @@ class CacheShape:
             if value < 1:
                 raise ConfigError.for_field(name, value, "1 or more", where="KV cache")
 
-    @classmethod
-    def of(cls, model: WorldModel, batch: int = 1) -> Self:
-        """Return the shape of a model's blocks.
+    @staticmethod
+    def of(model: WorldModel, batch: int = 1) -> CacheShape:
+        """Return the shape of a world's blocks.
 
         Args:
             model: What `load_world` returned.
             batch: Clips side by side.
         """
-        settings = model.settings
-        return cls.of_latents(
-            model.causal.transformer.config,
-            (
-                batch,
-                settings.latent_channels,
-                settings.frames_per_block,
-                settings.latent_height,
-                settings.latent_width,
-            ),
-        )
-
-    @classmethod
-    def of_latents(cls, config: Any, latents_shape: Sequence[int]) -> Self:
-        """Return the shape of blocks of latents.
-
-        Args:
-            config: Of the transformer.
-            latents_shape: [batch, channels, frames, height, width] of one block.
-        """
-        sizes = zip(latents_shape[2:], config.patch_size, strict=True)
-        return cls(
-            num_layers=config.num_layers,
-            num_heads=config.num_attention_heads,
-            head_dim=config.attention_head_dim,
-            tokens_per_block=math.prod(size // patch for size, patch in sizes),
-            batch=latents_shape[0],
-        )
+        return model.causal.cache_shape((batch, *model.settings.block_shape[1:]))
 
 
 class BlockKVCache:
@@ -220,33 +192,6 @@ class BlockKVCache:
         """Forget the whole past; the memory stays."""
         self._ring.clear()
         self._kept.clear()
-
-
-class CrossCache:
-    """One prompt's keys and values in cross-attention: made by the first pass that is given this object,
-    used by all later ones. A new prompt takes a new object; one that is filled may serve several threads.
-    """
-
-    def __init__(self) -> None:
-        self._layers: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
-
-    @property
-    def is_filled(self) -> bool:
-        """Whether a pass has made them."""
-        return bool(self._layers)
-
-    @property
-    def bytes(self) -> int:
-        """Their memory."""
-        return sum(tensor.nbytes for pair in self._layers for tensor in pair)
-
-    def fill(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Take the keys and values of every layer, [batch, heads, prompt tokens, head_dim] each."""
-        self._layers = tuple(layers)
-
-    def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's keys and values."""
-        return self._layers[layer]
 
 
 def _store_class(config: CacheConfig) -> type[DirectStore] | type[StagedStore]:
