@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_wan import (
     WanAttnProcessor,
+    WanRotaryPosEmbed,
     WanTransformer3DModel,
     _get_qkv_projections,
 )
@@ -67,9 +68,11 @@ class PassRotary(nn.Module):
         stock: The module that it replaces.
     """
 
-    def __init__(self, stock: nn.Module) -> None:
+    def __init__(self, stock: Any) -> None:
         super().__init__()
         self.stock = stock
+        # In a tuple it is no submodule: casting the transformer to half precision must not coarsen positions.
+        self._exact = (WanRotaryPosEmbed(stock.attention_head_dim, stock.patch_size, stock.max_seq_len),)
         self._turns: dict[tuple[tuple[int, int, int], torch.device], BlockTurns] = {}
 
     def forward(self, hidden_states: torch.Tensor) -> Any:
@@ -85,7 +88,7 @@ class PassRotary(nn.Module):
         """
         found = self._turns.get((grid, device))
         if found is None:
-            found = self._turns[grid, device] = BlockTurns(self.stock, grid, device)
+            found = self._turns[grid, device] = BlockTurns(self._exact[0], grid, device)
         return found
 
 

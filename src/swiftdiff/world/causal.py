@@ -63,8 +63,9 @@ class CausalWan:
         """Return an empty cache for clips whose blocks have this shape.
 
         Raises:
-            ConfigError: There is not enough memory.
+            ConfigError: It would keep more blocks than the model has positions, or memory is out.
         """
+        self._rotary.turns(self._grid(latents_shape), self.device).at(config.num_slots)
         return BlockKVCache(self.cache_shape(latents_shape), config, self.device, self.dtype)
 
     @torch.no_grad()

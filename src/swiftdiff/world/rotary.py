@@ -20,7 +20,7 @@ class BlockTurns:
     multiplying by it computes what stock computes, bit for bit on a CPU.
 
     Args:
-        stock: The transformer's own ``WanRotaryPosEmbed``; its tables set the furthest position.
+        stock: A ``WanRotaryPosEmbed`` as the transformer's; its tables set the furthest position.
         grid: Tokens of a block in time, height and width.
         device: Where the rotations are used.
     """
