@@ -1,0 +1,55 @@
+"""Prompts are parsed or refused with a reason; the same text and the same scene give the same features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from swiftdiff.errors import RequestError
+from swiftdiff.world.bounce.prompts import BouncePrompts, scene_features
+from swiftdiff.world.bounce.scene import ACTION_NAMES, describe_scene, sample_scenes
+
+PROMPTS = BouncePrompts()
+
+
+def test_a_scenes_text_has_the_features_of_the_scene() -> None:
+    scenes = sample_scenes(np.random.default_rng(0), 50)
+    expected = torch.from_numpy(scene_features(scenes))
+    for world in range(50):
+        encoded = PROMPTS.encode(describe_scene(scenes, world))
+        assert torch.equal(encoded[0], expected[world]), describe_scene(scenes, world)
+
+
+def test_every_action_has_features_of_its_own_and_none_is_the_null_prompt() -> None:
+    features = [PROMPTS.encode(name) for name in ACTION_NAMES]
+    assert all(item.shape == (1, 4, 32) for item in features)
+    assert len({tuple(item.flatten().tolist()) for item in (*features, PROMPTS.null())}) == 7
+
+
+def test_spaces_and_capitals_do_not_matter() -> None:
+    assert torch.equal(PROMPTS.encode("  Push   LEFT "), PROMPTS.encode("push left"))
+    spaced = PROMPTS.encode("Red ball at 8 , 20 moving 1.2 , -0.7 ;")
+    assert torch.equal(spaced, PROMPTS.encode("red ball at 8,20 moving 1.2,-0.7"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("push lef", "did you mean 'push left'"),
+        ("", "unknown action ''"),
+        ("red ball", "ball 1 is 'red ball'"),
+        ("red ball at 8,20 moving 1.2", "ball 1"),
+        ("red ball at 8,2O moving 1.2,0", "ball 1"),
+        ("pink ball at 8,20 moving 1,0", "unknown colour 'pink'"),
+        ("red ball at 1,20 moving 1,0", "red ball at is '1,20', but must be 3.5 to 28.5 each"),
+        ("red ball at 8,20 moving 9,0", "speed is 9.0, but must be 0.6 to 1.6"),
+        ("red ball at 8,20 moving 0,0", "speed is 0.0"),
+        ("red ball at 8,20 moving 1,0; red ball at 20,9 moving 1,0", "two balls of one colour"),
+        (";".join(["red ball at 8,20 moving 1,0"] * 4), "balls is 4, but must be 1 to 3"),
+        ("red ball at nan,20 moving 1,0", "ball 1"),
+    ],
+)
+def test_what_cannot_be_parsed_is_refused_with_a_reason(text: str, reason: str) -> None:
+    with pytest.raises(RequestError, match=reason.replace("(", r"\(")):
+        PROMPTS.encode(text)
