@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from swiftdiff.errors import RequestError, SwiftdiffError
-from swiftdiff.server.errors import HttpError, not_ready
+from swiftdiff.server.errors import HttpError
 from swiftdiff.server.world_config import StreamConfig
 from swiftdiff.server.world_metrics import WorldMetrics
 from swiftdiff.server.world_viewer import Picture, Viewer, encode_frame
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("swiftdiff.server")
 CLOSED = HttpError(410, "this world was ended", "world_ended")
 UNWATCHED = HttpError(410, "nobody watched this world any more", "world_ended")
-DRAINING = not_ready("draining")
 
 
 class Pace:
@@ -78,6 +77,8 @@ class World:
         self.ended = asyncio.Event()
         self.num_frames = self.num_blocks = self.missed = 0
         self._num_begun = 0
+        self._is_made = False  # no more blocks come
+        self._reason: HttpError | None = None
         self._session = session
         self._fps = fps
         self._config = config
@@ -105,6 +106,8 @@ class World:
         self._viewers.add(viewer)
         self._idle.cancel()
         self._is_watched.set()
+        if self._reason is not None:
+            viewer.end(self._reason)
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
@@ -134,15 +137,19 @@ class World:
         if self._is_over.is_set():
             return
         self._is_over.set()
+        self._reason = reason
         self._wanted.release()
         self._idle.cancel()
         self._player.cancel()
         self._loop.run_in_executor(None, self._session.close)  # waits for a step
         for viewer in self._viewers:
             viewer.end(reason)
+        self._end_if_done()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread of a closed world; tell whether it ended. From any thread but the loop's."""
+        """Make no more blocks and wait for the thread that does; tell whether it ended. From any thread."""
+        self._is_over.set()
+        self._wanted.release()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -196,8 +203,14 @@ class World:
         self._blocks.put_nowait(block)
 
     def _gone(self) -> None:
-        self.ended.set()
-        self._on_end(self)
+        self._is_made = True
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        """A world that failed is there until its last pictures have been shown."""
+        if self._is_made and self._is_over.is_set():
+            self.ended.set()
+            self._on_end(self)
 
 
 def _public(error: Exception) -> HttpError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import FastAPI
 from pydantic import ValidationError
@@ -41,31 +41,55 @@ def add_worlds(app: FastAPI, service: WorldService, config: ServerConfig) -> Non
         service: The worlds.
         config: The server, for its limits.
     """
-    routes = WorldRoutes(service, config)
-    for method, path, handler, body, answer, refusals in (
-        ("GET", WORLDS, routes.offer, None, WorldOffer, ()),
-        ("POST", WORLDS, routes.begin, WorldRequest, WorldState, (400, 408, 413, 415, 429, 503)),
-        ("GET", ONE, routes.state, None, WorldState, (404,)),
-        ("DELETE", ONE, routes.end, None, None, (404,)),
-        ("POST", ONE + "/steer", routes.steer, SteerRequest, Steered, (400, 404, 408, 413, 415)),
-        ("GET", ONE + "/frames", routes.frames, None, None, (404, 429)),
-    ):
+    for route in _routes(WorldRoutes(service, config)):
         app.add_api_route(
-            path,
-            _counted(handler, service),
-            methods=[method],
-            status_code={routes.begin: 201, routes.end: 204}.get(handler, 200),
+            route.path,
+            _counted(route.handler, service),
+            methods=[route.method],
+            status_code=route.status,
             response_class=Response,
-            operation_id=f"{handler.__name__}_world",
-            summary=(handler.__doc__ or "").strip(),
+            operation_id=f"{route.name}_world",
+            summary=route.summary,
             tags=["worlds"],
-            responses=_answers(handler is routes.frames, answer, refusals),
-            openapi_extra=_asked(path, body),
+            responses=_answers(route),
+            openapi_extra=_asked(route),
         )
     # The API's own script and the looks of the other page are this one's too.
     files = StaticFiles(directory=PAGE, packages=[("swiftdiff.server", "page")], html=True)
     app.router.routes.append(Route("/world", lambda http: RedirectResponse("world/")))
     app.router.routes.append(Mount("/world", files, name="world"))
+
+
+class _Route(NamedTuple):
+    """A route: how it is called, what it takes and what it may answer."""
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    status: int = 200
+    body: type[StrictModel] | None = None
+    answer: type[StrictModel] | None = None
+    refusals: tuple[int, ...] = ()
+
+
+def _routes(to: WorldRoutes) -> tuple[_Route, ...]:
+    body = (400, 408, 413, 415)  # what may be wrong with any
+    return (
+        _Route("offer", "GET", WORLDS, to.offer, "Tell which worlds can be begun", answer=WorldOffer),
+        _Route(
+            "begin", "POST", WORLDS, to.begin, "Begin a world", 201, WorldRequest, WorldState,
+            (*body, 429, 503),
+        ),
+        _Route("describe", "GET", ONE, to.describe, "Describe a world", answer=WorldState, refusals=(404,)),
+        _Route("end", "DELETE", ONE, to.end, "End a world", 204, refusals=(404,)),
+        _Route(
+            "steer", "POST", f"{ONE}/steer", to.steer, "Ask something of a world", 200, SteerRequest, Steered,
+            (*body, 404, 410),
+        ),
+        _Route("watch", "GET", f"{ONE}/frames", to.watch, "Watch a world until it ends", refusals=(404, 429)),
+    )  # fmt: skip
 
 
 class WorldRoutes:
@@ -98,26 +122,26 @@ class WorldRoutes:
         )
 
     async def begin(self, http: Request) -> Response:
-        """Begin a world"""
+        """Begin a world."""
         asked = await self._read(http, WorldRequest)
         self._check_length("prompt", asked.prompt)
         seed = asked.seed if asked.seed is not None else secrets.randbelow(MAX_SEED)
         world = await self._service.open(asked.prompt, seed)
         return _json(_state(world, seed), 201)
 
-    async def state(self, http: Request) -> Response:
-        """Describe a world"""
+    async def describe(self, http: Request) -> Response:
+        """Describe a world."""
         return _json(_state(self._world(http)))
 
     async def end(self, http: Request) -> Response:
-        """End a world"""
+        """End a world."""
         world = self._world(http)
         world.close()
         await world.ended.wait()
         return Response(status_code=204)
 
     async def steer(self, http: Request) -> Response:
-        """Ask something of a world"""
+        """Ask something of a world."""
         world = self._world(http)
         asked = await self._read(http, SteerRequest)
         self._check_length("text", asked.text)
@@ -127,8 +151,8 @@ class WorldRoutes:
             raise refuse(error, "text") from error
         return _json(Steered(text=asked.text, from_block=from_block))
 
-    async def frames(self, http: Request) -> Response:
-        """Watch a world: pictures, each in place of the last, until it ends"""
+    async def watch(self, http: Request) -> Response:
+        """Watch a world: pictures, each in place of the last, until it ends."""
         world = self._world(http)
         viewer = self._service.watch(world)
         return FrameStream(viewer, lambda: world.leave(viewer))
@@ -180,27 +204,25 @@ def _json(model: StrictModel, status: int = 200) -> Response:
     return Response(model.model_dump_json(), status, media_type="application/json")
 
 
-def _answers(
-    is_stream: bool, answer: type[StrictModel] | None, refusals: tuple[int, ...]
-) -> dict[int | str, dict[str, Any]]:
+def _answers(route: _Route) -> dict[int | str, dict[str, Any]]:
     """Return what a route may answer, for the OpenAPI document."""
     answers: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorResponse, "description": "It is refused"} for status in refusals
+        status: {"model": ErrorResponse, "description": "It is refused"} for status in route.refusals
     }
-    if is_stream:
+    if route.name == "watch":
         answers[200] = {"description": "Until the world ends", "content": {MEDIA_TYPE: {}}}
-    elif answer is not None:
-        answers[201 if 429 in refusals else 200] = {"model": answer}
+    elif route.answer is not None:
+        answers[route.status] = {"model": route.answer}
     return answers
 
 
-def _asked(path: str, body: type[StrictModel] | None) -> dict[str, Any]:
+def _asked(route: _Route) -> dict[str, Any]:
     """Return what a route is asked, for the OpenAPI document."""
     asked: dict[str, Any] = {}
-    if "{world}" in path:
+    if "{world}" in route.path:
         name = {"name": "world", "in": "path", "required": True, "schema": {"type": "string"}}
         asked["parameters"] = [name]
-    if body is not None:
-        content = {"application/json": {"schema": body.model_json_schema()}}
+    if route.body is not None:
+        content = {"application/json": {"schema": route.body.model_json_schema()}}
         asked["requestBody"] = {"required": True, "content": content}
     return asked

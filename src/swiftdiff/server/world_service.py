@@ -10,12 +10,13 @@ import time
 from typing import TYPE_CHECKING
 
 from swiftdiff.errors import ConfigError, RequestError, SwiftdiffError
-from swiftdiff.server.errors import HttpError
-from swiftdiff.server.world_channel import DRAINING, World
+from swiftdiff.server.errors import HttpError, not_ready
+from swiftdiff.server.world_channel import World
 from swiftdiff.server.world_config import StreamConfig
 from swiftdiff.server.world_metrics import WorldMetrics
 from swiftdiff.server.world_viewer import Viewer, keep_live
 from swiftdiff.world.admission import BudgetError
+from swiftdiff.world.session import SessionClosedError
 
 if TYPE_CHECKING:
     from swiftdiff.world.engine import WorldEngine
@@ -48,9 +49,14 @@ class WorldService:
         self.is_draining = False
 
     @property
+    def worlds(self) -> tuple[World, ...]:
+        """Those that run now."""
+        return tuple(self._worlds.values())
+
+    @property
     def num_viewers(self) -> int:
         """Clients that watch now, all worlds together."""
-        return sum(world.num_viewers for world in tuple(self._worlds.values()))
+        return sum(world.num_viewers for world in self.worlds)
 
     def prepare(self, listener: socket.socket) -> None:
         """Let a socket take connections that stay live; before the event loop begins."""
@@ -63,14 +69,14 @@ class WorldService:
             HttpError: There is no place, the prompt means nothing to the model, or the server ends.
         """
         if self.is_draining:
-            raise DRAINING
+            raise not_ready("draining")
         try:
             session = await asyncio.to_thread(self.engine.open, prompt, seed)
         except Exception as error:
             raise refuse(error, "prompt") from error
         if self.is_draining:
             session.close()
-            raise DRAINING
+            raise not_ready("draining")
         world = World(
             secrets.token_urlsafe(16),
             session,
@@ -112,14 +118,13 @@ class WorldService:
     def drain(self) -> None:
         """Begin no world any more, and end all that run."""
         self.is_draining = True
-        for world in tuple(self._worlds.values()):
-            world.close(DRAINING)
+        for world in self.worlds:
+            world.close(not_ready("draining"))
 
     def close(self, patience_s: float) -> bool:
         """Wait for the worlds' threads, once the event loop has ended; false if one does not end."""
         end_s = time.monotonic() + patience_s
-        worlds = tuple(self._worlds.values())
-        ended = all(world.join(max(0.0, end_s - time.monotonic())) for world in worlds)
+        ended = all(world.join(max(0.0, end_s - time.monotonic())) for world in self.worlds)
         if ended:
             self.engine.close()
         return ended
@@ -132,6 +137,8 @@ def refuse(error: Exception, param: str) -> HttpError:
     """Return the answer to what an engine refused, or failed at."""
     if isinstance(error, BudgetError):
         return HttpError(429, error.message, "no_place", headers={"Retry-After": RETRY_AFTER_S})
+    if isinstance(error, SessionClosedError):
+        return HttpError(410, "this world was ended", "world_ended")
     if isinstance(error, (RequestError, ConfigError)):
         return HttpError(400, error.message, "not_understood", param=param)
     LOGGER.error("a world failed", exc_info=None if isinstance(error, SwiftdiffError) else error)

@@ -202,7 +202,7 @@ def _browser(url: str, program: str) -> Iterator[Client]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{url}/world/")
-        page.get_by_text("frames a second,").first.wait_for()
+        page.locator("#model", has_text="Model").wait_for()
         page.get_by_role("button", name="Start the world").click()
         page.locator("#first", has_text="ms").wait_for(timeout=120_000)
 
