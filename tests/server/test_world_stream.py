@@ -10,17 +10,18 @@ import httpx
 import numpy as np
 import pytest
 from http_server import until
+from tiny_world import build_tiny_world
 from world_server import FRAMES_PER_BLOCK, QUICK, SCENE, Part, RunningWorlds, showing
 
 from swiftdiff.server.world_config import StreamConfig
 from swiftdiff.world.config import CacheConfig
 from swiftdiff.world.engine import WorldEngine
-from swiftdiff.world.loading import WorldModel, load_world
+from swiftdiff.world.loading import WorldModel
 
 
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
-    return load_world("bounce-random")
+    return build_tiny_world()
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_more_worlds_than_fit_are_refused_until_one_has_ended(worlds: RunningWor
 
 def test_what_is_offered_can_be_asked_for(worlds: RunningWorlds) -> None:
     offer = worlds.client.get("/v1/worlds").json()
-    assert offer["model"] == "bounce-random"
+    assert offer["model"] == "tiny"
     world = worlds.begin(prompt=offer["example"])
     for action in offer["actions"]:
         assert worlds.steer(world, action).status_code == 200
@@ -188,7 +189,7 @@ def never_read(worlds: RunningWorlds, world: str) -> socket.socket:
 
 
 def test_a_client_that_never_reads_loses_frames_holds_up_nobody_and_is_sent_away(model: WorldModel) -> None:
-    stream = StreamConfig(fps=1000.0, queue_frames=2, max_missed=30)
+    stream = StreamConfig(fps=200.0, queue_frames=2, max_missed=30)
     with showing(model, stream=stream) as worlds:
         world = worlds.begin()
         with never_read(worlds, world), worlds.watch(world) as parts:
@@ -202,7 +203,7 @@ def test_a_client_that_never_reads_loses_frames_holds_up_nobody_and_is_sent_away
 
 
 def test_more_viewers_than_may_be_are_refused(model: WorldModel) -> None:
-    with showing(model, stream=StreamConfig(fps=1000.0, max_viewers=1)) as worlds:
+    with showing(model, stream=StreamConfig(fps=200.0, max_viewers=1)) as worlds:
         world = worlds.begin()
         with worlds.watch(world) as parts:
             take(parts, 1)
@@ -216,7 +217,7 @@ def test_more_viewers_than_may_be_are_refused(model: WorldModel) -> None:
 
 
 def test_a_world_ends_when_its_last_viewer_has_left(model: WorldModel) -> None:
-    with showing(model, stream=StreamConfig(fps=1000.0, idle_s=1.0)) as worlds:
+    with showing(model, stream=StreamConfig(fps=200.0, idle_s=1.0)) as worlds:
         world = worlds.begin()
         with worlds.watch(world) as parts:
             take(parts, 4)

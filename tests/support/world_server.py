@@ -25,7 +25,7 @@ from swiftdiff.world.loading import WorldModel
 
 SCENE = "red ball at 8,20 moving 1.2,-0.7; blue ball at 20,9 moving -0.5,0.9"
 QUICK = WorldConfig(sampler=SamplerConfig(sigmas=(1.0,)), threads=1)
-LOSSLESS = StreamConfig(fps=1000.0, queue_frames=1000)
+LOSSLESS = StreamConfig(fps=200.0, queue_frames=1000)
 FRAMES_PER_BLOCK = 3
 
 
