@@ -37,13 +37,13 @@ def save_tiny_world(folder: Path, seed: int = 0) -> Path:
 
 
 def build_tiny_transformer(seed: int = 0) -> WanTransformer3DModel:
-    """Return a stock transformer, 48 wide and two layers deep, that heeds its past and its prompt."""
+    """Return a stock transformer, 64 wide and two layers deep, that heeds its past and its prompt."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=2,
-            attention_head_dim=24,
+            attention_head_dim=32,
             in_channels=SETTINGS.latent_channels,
             out_channels=SETTINGS.latent_channels,
             text_dim=NUM_FEATURES,

@@ -205,7 +205,7 @@ def prompt_keys_values(
 
 def _by_head(attn: Any, states: torch.Tensor) -> torch.Tensor:
     """Return [batch, heads, tokens, head_dim] of [batch, tokens, width]."""
-    return states.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+    return states.view(*states.shape[:2], attn.heads, -1).transpose(1, 2)
 
 
 def _project(attn: Any, attended: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -42,7 +42,7 @@ class HostBlocks:
         self._num_layers = num_layers
         self._num_slots = 0
         self._device = device
-        self._stream = torch.cuda.Stream(device) if on_gpu else None
+        self._stream = _new_stream(device) if on_gpu else None
         self._holds: list[int | None] = [None, None]
         self._arrived: list[torch.cuda.Event | None] = [None, None]
         self._released: list[torch.cuda.Event | None] = [None, None]
@@ -91,3 +91,8 @@ class HostBlocks:
             if self._stream is not None:
                 self._arrived[turn] = self._stream.record_event()
         self._holds[turn] = layer
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    make: Callable[[torch.device], torch.cuda.Stream] = torch.cuda.Stream
+    return make(device)

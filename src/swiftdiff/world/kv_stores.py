@@ -184,10 +184,10 @@ class StagedStore:
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write the current block as it will be kept."""
-        written = (key, value)
+        written = [key, value]
         if self._is_packed:
-            (keys, key_scale), (values, value_scale) = quantize(key), quantize(value)
-            written = (keys, values, key_scale, value_scale)
+            packed = (quantize(key), quantize(value))
+            written = [numbers for numbers, _ in packed] + [scales for _, scales in packed]
         for tensor, states in zip(self._kept, written, strict=True):
             tensor[layer, self._slot].copy_(states, non_blocking=True)
 

@@ -17,7 +17,8 @@ class BlockTurns:
     """The rotations of a block's tokens, by where the block stands.
 
     A rotation is a complex number for each pair of a head's channels. Its values are the stock module's, and
-    multiplying by it computes what stock computes, bit for bit on a CPU.
+    multiplying by it computes what stock computes: bit for bit on a CPU, for heads of 32 channels or a
+    multiple.
 
     Args:
         stock: A ``WanRotaryPosEmbed`` as the transformer's; its tables set the furthest position.
@@ -66,7 +67,7 @@ class BlockTurns:
             cos = stock.freqs_cos.to(self._device, torch.float32)[:, 0::2]
             sin = stock.freqs_sin.to(self._device, torch.float32)[:, 1::2]
             widths = [stock.t_dim // 2, stock.h_dim // 2, stock.w_dim // 2]
-            in_time, in_height, in_width = torch.complex(cos, sin).split(widths, dim=1)
+            in_time, in_height, in_width = torch.split(torch.complex(cos, sin), widths, dim=1)
             parts = (
                 in_time[first : first + frames].view(frames, 1, 1, -1).expand(*size, -1),
                 in_height[:height].view(1, height, 1, -1).expand(*size, -1),
@@ -100,4 +101,4 @@ def rotate_into(target: torch.Tensor, states: torch.Tensor, turns: torch.Tensor)
 
 
 def _as_complex(states: torch.Tensor) -> torch.Tensor:
-    return torch.view_as_complex(states.unflatten(-1, (-1, 2)))
+    return torch.view_as_complex(states.view(*states.shape[:-1], -1, 2))
