@@ -123,10 +123,7 @@ class WorldEngine:
         except BaseException:
             self._admission.release()
             raise
-        with self._lock:
-            self._sessions[number] = session
-            is_open = self._is_open
-        if not is_open:  # closed meanwhile, which closed the sessions that it saw
+        if not self._remember(session):  # closed meanwhile, which closed the sessions that it saw
             session.close()
         return session
 
@@ -190,6 +187,11 @@ class WorldEngine:
             past=Past(config.cache) if config.on_prompt_change == "recache" else None,
             release=lambda: self._forget(number),
         )
+
+    def _remember(self, session: WorldSession) -> bool:
+        with self._lock:
+            self._sessions[session.number] = session
+            return self._is_open
 
     def _forget(self, number: int) -> None:
         with self._lock:

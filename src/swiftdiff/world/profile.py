@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -179,6 +179,7 @@ def summarise(blocks: Iterable[tuple[BlockTimes, int]]) -> ClipTimes:
 
 
 def _record_event() -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)
+    make: Callable[..., torch.cuda.Event] = torch.cuda.Event
+    event = make(enable_timing=True)
     event.record()
     return event
