@@ -107,7 +107,9 @@ def _of_comparison(name: str, values: dict[str, Any]) -> Iterator[tuple[str, Fig
     settings = list(zip(rows[::2], rows[1::2], strict=True))  # milliseconds, and below them ratios
     if settings:
         groups = tuple(str(row["measure"]).removesuffix(_SETTING_SUFFIX) for row, _ in settings)
-        series = {label: tuple(_of_setting(label, *both) for both in settings) for label in labels}
+        # what `swiftdiff compare --ablation` adds has a figure of its own below
+        named = [label for label in labels if label != "all-off" and not label.startswith("+")]
+        series = {label: tuple(_of_setting(label, *both) for both in settings) for label in named}
         title = f"Service by adapter setting: {place}"
         yield "latency by adapter setting", Bars(f"{name}-latency", title, groups, series, "")
     steps: list[dict[str, Any]] = values.get("waterfall", [])

@@ -81,10 +81,11 @@ def _draw_bars(sheet: Any, shown: Bars) -> None:
                     textcoords="offset points",
                     ha="center",
                     fontsize=7,
+                    rotation=90 if len(shown.series) > 3 else 0,
                 )
     axes.set_xticks(range(len(shown.groups)), shown.groups)
+    axes.margins(y=0.16)
     axes.set(ylabel="seconds", ylim=(0, None))
-    axes.margins(y=0.12)
     _dress(axes, shown.title, shown.spread)
     _legend(sheet, axes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -89,6 +90,8 @@ class Summary(BaseModel):
         bytes_loaded: Bytes of adapters fetched.
         adapters: How adapters came, by kind; empty for systems that do not tell.
         latent_cache: What a cache of noisy latents saved; None for systems without.
+        graphs_captured: Graphs traced, captured or compiled while requests were served; None for systems that
+            do not tell.
         failures: The first of them.
     """
 
@@ -109,6 +112,7 @@ class Summary(BaseModel):
     bytes_loaded: int
     adapters: dict[Kind, AdapterUse] = {}
     latent_cache: LatentCacheUse | None = None
+    graphs_captured: int | None = None
     failures: tuple[Failure, ...]
 
     def to_flat_dict(self) -> dict[str, Any]:
@@ -143,6 +147,7 @@ def summarize(
     duration = float(frame["finished_s"].max() - frame["scheduled_s"].min()) if len(frame) else 0.0
     num_images = int(served["num_images"].sum())
     device_seconds = float(frame["device_seconds"].sum())
+    captured = frame["graphs_captured"]
     kept, with_slo = int(frame["slo_kept"].sum()), int(frame["has_slo"].sum())
     return Summary(
         duration=duration,
@@ -160,6 +165,7 @@ def summarize(
         bytes_loaded=int(frame["bytes_loaded"].sum()),
         adapters=adapters.summary(),
         latent_cache=latents.summary(),
+        graphs_captured=int(captured.sum()) if captured.notna().any() else None,
         failures=tuple(failures),
     )
 
@@ -190,6 +196,7 @@ _FIELDS = (
     "num_images",
     "device_seconds",
     "bytes_loaded",
+    "graphs_captured",
     "has_slo",
     "slo_kept",
 )
@@ -236,6 +243,7 @@ def _row(record: RequestRecord) -> tuple[float, ...]:
         record.num_images if record.status == "ok" else 0,
         record.device_seconds,
         record.bytes_loaded,
+        math.nan if record.graphs_captured is None else record.graphs_captured,
         record.slo_met is not None,
         record.slo_met is True,
     )

@@ -105,6 +105,7 @@ def throughput_table(result: RunResult) -> Table:
         ("latents from cache", None if cache is None else cache.hit_rate * 100, "% of requests"),
         ("steps skipped for them", None if cache is None else cache.skipped_share * 100, "% of steps"),
         ("similarity of their prompts", None if cache is None else cache.mean_similarity, "cosine, mean"),
+        ("graphs captured", summary.graphs_captured, "while requests were served"),
         ("peak host memory", _mebibytes(result.peak_host_bytes), "MiB"),
         ("peak device memory", _mebibytes(result.peak_device_bytes), "MiB"),
     )
