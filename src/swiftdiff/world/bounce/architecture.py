@@ -57,7 +57,7 @@ def build_transformer() -> WanTransformer3DModel:
     """Return the transformer with fresh weights from torch's global seed.
 
     Each layer begins as a plain pre-norm layer that the timestep does not modulate yet: stock's own random
-    gates let so little through that the first thousand steps go into opening them.
+    gates let little through at first.
     """
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -75,8 +75,10 @@ def build_transformer() -> WanTransformer3DModel:
         for layer in transformer.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
         nn.init.xavier_uniform_(transformer.patch_embedding.weight.flatten(1))
+        # Flow is mostly the noise that came in, and a layer norm stands before the output: what is large and
+        # the same in all tokens keeps the norm from hanging on the noise.
+        nn.init.normal_(transformer.patch_embedding.bias)
         nn.init.zeros_(transformer.condition_embedder.time_proj.weight)
         nn.init.zeros_(transformer.proj_out.weight)
         transformer.scale_shift_table.zero_()

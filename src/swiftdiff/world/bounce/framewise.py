@@ -1,0 +1,92 @@
+"""Runs bounce's autoencoder frame by frame with plain 2D convolutions, which is what its weights amount to.
+
+Stock's causal convolutions look at two frames of the past, through kernel slices that are zero in bounce
+(`architecture.build_autoencoder`). Left out, training and judging take a third of the time. The engine
+decodes with stock's convolutions; a test compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from torch import Tensor
+from torch.nn import functional as F
+
+from swiftdiff.errors import ModelError
+from swiftdiff.world.decoding import unstandardise
+
+_FRAMES_AT_ONCE = 256
+
+
+@contextmanager
+def framewise(vae: AutoencoderKLWan) -> Iterator[None]:
+    """Let the autoencoder's causal convolutions compute one frame each, [N, C, 1, H, W], inside the block.
+
+    Raises:
+        ModelError: A kernel looks at the past, so that results would differ.
+    """
+    layers = [layer for layer in vae.modules() if isinstance(layer, WanCausalConv3d)]
+    if any(bool(layer.weight[:, :, :-1].any()) for layer in layers):
+        raise ModelError("this autoencoder looks at earlier frames: it is not bounce's")
+    for layer in layers:
+        layer.forward = partial(_convolve, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _convolve(layer: WanCausalConv3d, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
+    left, _, top, *_ = layer._padding
+    return F.conv2d(x[:, :, 0], layer.weight[:, :, -1], layer.bias, layer.stride[1:], (top, left)).unsqueeze(
+        2
+    )
+
+
+def encode_frames(vae: AutoencoderKLWan, pictures: Tensor) -> Tensor:
+    """Return latents as the autoencoder has them, [N, C, 1, h, w], of pictures [N, 3, 1, H, W] from -1 to 1.
+
+    To be called inside `framewise`; differentiable.
+    """
+    latents: Tensor = vae.quant_conv(vae.encoder(pictures)).chunk(2, dim=1)[0]
+    return latents
+
+
+def decode_frames(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Return pictures [N, 3, 1, H, W], not clamped, of the autoencoder's latents [N, C, 1, h, w].
+
+    To be called inside `framewise`; differentiable.
+    """
+    pictures: Tensor = vae.decoder(vae.post_quant_conv(latents))
+    return pictures
+
+
+@torch.no_grad()
+def encode_clips(vae: AutoencoderKLWan, pictures: Tensor) -> Tensor:
+    """Return standardised latents [N, C, F, h, w] of clips [N, 3, F, H, W] from -1 to 1."""
+    number, _, frames = pictures.shape[:3]
+    flat = pictures.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    with framewise(vae):
+        encoded = torch.cat([encode_frames(vae, part) for part in flat.split(_FRAMES_AT_ONCE)])
+    mean, deviation = (
+        torch.tensor(values, device=pictures.device).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    standardised = (encoded - mean) / deviation
+    return standardised.squeeze(2).unflatten(0, (number, frames)).transpose(1, 2).contiguous()
+
+
+@torch.no_grad()
+def decode_clips(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Return pictures from -1 to 1, [N, 3, F, H, W], of standardised latents [N, C, F, h, w]."""
+    number, _, frames = latents.shape[:3]
+    flat = unstandardise(latents, vae).transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    with framewise(vae):
+        decoded = torch.cat([decode_frames(vae, part) for part in flat.split(_FRAMES_AT_ONCE)])
+    return decoded.squeeze(2).unflatten(0, (number, frames)).transpose(1, 2).clamp(-1, 1)
