@@ -16,6 +16,7 @@ from swiftdiff.errors import AdapterError, ModelError
 from swiftdiff.models.checkpoints import cause
 from swiftdiff.models.folders import check_controlnet_folder
 from swiftdiff.models.loading import check_controlnet_fits
+from swiftdiff.models.recipes import read_recipe
 
 
 class ControlNetReader:
@@ -72,6 +73,10 @@ class ControlNetReader:
             with torch.device("meta"):
                 controlnet = ControlNetModel.from_config(ControlNetModel.load_config(folder))
             check_controlnet_fits(controlnet, self._unet, adapter_id)
+            recipe = read_recipe(folder)
+            if recipe is not None:
+                controlnet = recipe.build(device=self._device, dtype=self._dtype)
+                return controlnet.eval().requires_grad_(False)
             # Not mapped: the file may change, and safetensors 0.8 leaks a little for every tensor it maps.
             weights = load((folder / CONTROLNET_FILES[1]).read_bytes())
             for key, weight in weights.items():

@@ -7,15 +7,21 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from glob import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swiftdiff.errors import ModelError, StorageError
 from swiftdiff.models.integrity import MANIFEST_NAME, verify_manifest, write_manifest
 from swiftdiff.models.presets import Preset, find_preset
 
-FAMILY_VERSION = "1"  # raise it when presets or their adapters change, so that caches are made anew
+if TYPE_CHECKING:
+    from swiftdiff.models.preset_loras import LoraPlan
+
+FAMILY_VERSION = "2"  # raise it when presets or their adapters change, so that caches are made anew
 _STALE_AFTER_S = 24 * 3600.0
+_LORA_WRITERS = 4  # each holds a LoRA as float32: 0.7 GB for SDXL
 
 
 def materialize_preset(name: str, folder: Path, seed: int = 0, *, loras: int = 8, base: bool = True) -> Path:
@@ -26,7 +32,8 @@ def materialize_preset(name: str, folder: Path, seed: int = 0, *, loras: int = 8
         folder: Must not exist, or be empty; the manifest in it is written last.
         seed: Chooses all weights.
         loras: How many LoRAs; the first eight have the ids of the embedded model's styles.
-        base: Write the base pipeline too, not only the adapters.
+        base: Write the base pipeline too, not only the adapters. Without it a large preset's ControlNets are
+            written as recipes: their weights would take as long to write and read as all the rest together.
 
     Returns:
         The folder, absolute.
@@ -101,13 +108,14 @@ def _write_family(preset: Preset, root: Path, seed: int, loras: int, base: bool)
 
     from swiftdiff.models.preset_loras import preset_lora_plan, write_preset_lora
     from swiftdiff.models.presets import build_preset, build_preset_controlnet
+    from swiftdiff.models.recipes import Recipe, write_recipe
     from swiftdiff.models.saving import save_half
 
     half = torch.float16
     plans = preset_lora_plan(preset, loras)
-    needed = (
-        2 * preset.parameters * (2 if base else 1)
-    )  # three ControlNets are about as large as the pipeline
+    recipes = preset.is_large and not base
+    # Three ControlNets are about as large as the pipeline; a LoRA of rank 64 is a twentieth of it.
+    needed = 2 * preset.parameters * (len(plans) / 20 if recipes else 2 if base else 1)
     free = shutil.disk_usage(root).free
     if needed > free:
         raise StorageError(
@@ -116,14 +124,18 @@ def _write_family(preset: Preset, root: Path, seed: int, loras: int, base: bool)
     if base:
         save_half(build_preset(preset.name, seed, dtype=half), root / "base")
     for controlnet in preset.controlnets:
-        save_half(
-            build_preset_controlnet(preset.name, controlnet, seed, dtype=half),
-            root / "controlnets" / controlnet,
-        )
-    for lora_id, plan in plans.items():
-        write_preset_lora(
-            root / "loras" / f"{lora_id}.safetensors", preset.name, seed=seed, lora_id=lora_id, plan=plan
-        )
+        folder = root / "controlnets" / controlnet
+        if recipes:
+            write_recipe(folder, Recipe(preset.name, controlnet, seed))
+        else:
+            save_half(build_preset_controlnet(preset.name, controlnet, seed, dtype=half), folder)
+
+    def write_lora(lora_id: str, plan: LoraPlan) -> None:
+        path = root / "loras" / f"{lora_id}.safetensors"
+        write_preset_lora(path, preset.name, seed=seed, lora_id=lora_id, plan=plan)
+
+    with ThreadPoolExecutor(_LORA_WRITERS) as writers:  # drawing numbers keeps one core busy each
+        list(writers.map(write_lora, plans.keys(), plans.values()))
     write_manifest(root, name=preset.name, version=FAMILY_VERSION, native_size=preset.native_size)
 
 

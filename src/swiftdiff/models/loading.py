@@ -22,6 +22,7 @@ from swiftdiff.models.folders import check_controlnet_folder, check_pipeline_fol
 from swiftdiff.models.integrity import verify_manifest
 from swiftdiff.models.presets import build_preset, find_preset
 from swiftdiff.models.quiet import quiet_libraries
+from swiftdiff.models.recipes import read_recipe
 from swiftdiff.models.registry import ModelSource, resolve_model, shapes_root
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _SCHEDULERS = ("euler", "dpmpp_2m", "ddim")
 _DTYPES = ("float32", "float16", "bfloat16")
 _COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-_LARGE_PARAMETERS = 1_000_000_000  # from here on, random weights are made where they are used
 
 
 def load_pipeline(
@@ -89,6 +89,9 @@ def load_controlnet(
     target, weights_dtype = find_device(device), find_dtype(dtype)
     try:
         variant = check_controlnet_folder(folder)
+        recipe = read_recipe(folder)
+        if recipe is not None:
+            return recipe.build(device=target, dtype=weights_dtype)
     except ModelError as error:
         raise AdapterError(error.message) from error
     with quiet_libraries():
@@ -177,8 +180,8 @@ def find_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 def _load(source: ModelSource, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
     if source.kind == "preset":
-        large = find_preset(source.name).parameters > _LARGE_PARAMETERS
-        return build_preset(source.name, device=device if large else "cpu", dtype=dtype)
+        place = device if find_preset(source.name).is_large else "cpu"
+        return build_preset(source.name, device=place, dtype=dtype)
     if source.kind == "hub" or source.path is None:
         return _load_hub(source.name, dtype)
     if source.kind == "file":

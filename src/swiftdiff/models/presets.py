@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # The embedded model's adapters have these ids too, so that one trace can be replayed with either model.
 _CONTROLNETS = ("depth", "edges", "layout")
+_LARGE_PARAMETERS = 1_000_000_000
 _LORAS = ("blueprint", "gold", "neon", "night", "pixel", "sketch", "stripes", "watercolour")
 _WORDS = (
     "a an the of on in at and with to above below left right next near photo picture painting portrait "
@@ -64,6 +65,11 @@ class Preset:
     parameters: int
     controlnets: tuple[str, ...] = _CONTROLNETS
     loras: tuple[str, ...] = _LORAS
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its weights are made where they are used, and not kept on disk unless asked for."""
+        return self.parameters > _LARGE_PARAMETERS
 
 
 PRESETS = {
