@@ -289,7 +289,47 @@ def test_patches_inside_inference_mode_are_restored_outside_of_it(
     model(torch.randn(1, 3, 5, 5)).sum().backward()  # the weights are ordinary tensors still
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_plans_of_large_groups_and_of_single_layers_give_the_same_weights(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model = TinyModel().to(dtype)
+    layers = random_layers(model, TINY_LAYERS, seed=3, rank=2, alpha=1.5)
+    weights = read_lora(write_lora(tmp_path / "x.safetensors", layers), "x")
+    results = []
+    for elements_at_once in (1, 2**26):
+        plan = build_plan(weights, ModelLayers.of({"unet": model}), elements_at_once)
+        own = copy.deepcopy(model)
+        WeightPatcher({"unet": own}).patch([(plan, 0.5), (plan, 0.25)])
+        results.append((len(plan.groups), snapshot(own)))
+    assert [count for count, _ in results] == [4, 3]
+    for name, value in results[0][1].items():
+        torch.testing.assert_close(value, results[1][1][name], rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_half_weights_that_two_loras_change_at_once_are_written_once(
+    plans: list[DeltaPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = TinyModel().to(torch.bfloat16)
+    saved, uses = snapshot(model), [(plans[0], 0.5), (plans[1], 1.0)]
+    added: list[Any] = []
+    monkeypatch.setattr(patcher_module, "add_products", lambda *arguments: added.append(arguments))
+    patcher = WeightPatcher({"unet": model})
+    report = patcher.patch(uses)
+    assert added == []
+    assert (report.patched_weights, report.factor_bytes) == (4, plans[0].num_bytes + plans[1].num_bytes)
+    monkeypatch.undo()
+    one_by_one = TinyModel().to(torch.bfloat16)
+    other = WeightPatcher({"unet": one_by_one})
+    for use in uses:
+        other.patch([use])
+    assert is_identical(model, snapshot(one_by_one))
+    patcher.restore()
+    assert is_identical(model, saved)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("budget", [None, 0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_gpu_is_patched_from_host_and_device_factors_alike(

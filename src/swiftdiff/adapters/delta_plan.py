@@ -13,9 +13,11 @@ from swiftdiff.adapters.lora_reading import LoraWeights, ReadLayer
 from swiftdiff.adapters.model_layers import ModelLayers, Target
 from swiftdiff.errors import AdapterError
 
-# Elements of the changes that one batched product makes (4 MiB of float32): small enough to stay in a cache,
-# large enough that SDXL's narrow layers are few products. Larger layers are groups of one.
-_ELEMENTS_AT_ONCE = 2**20
+# Elements of the changes that one batched product makes (4 MiB of float32): small enough to stay in a CPU's
+# cache, large enough that SDXL's narrow layers are few products. Larger layers are groups of one.
+ELEMENTS_AT_ONCE = 2**20
+# On a GPU (256 MiB): every launch costs as much as a small product, and SDXL's 722 layers are some 40 groups.
+ELEMENTS_AT_ONCE_ON_GPU = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +92,15 @@ class DeltaPlan:
         return DeltaPlan(self.adapter_id, self.digest, tuple(group.mapped(change) for group in self.groups))
 
 
-def build_plan(weights: LoraWeights, model: ModelLayers) -> DeltaPlan:
+def build_plan(
+    weights: LoraWeights, model: ModelLayers, elements_at_once: int = ELEMENTS_AT_ONCE
+) -> DeltaPlan:
     """Match a LoRA with a model's layers. Reads no weight of the model, so any thread may do it.
+
+    Args:
+        weights: The LoRA.
+        model: The model's layers.
+        elements_at_once: Weights that one product changes at most; a larger layer is a group of its own.
 
     Raises:
         AdapterError: A layer is not in the model, or its shape is another: the message names file and key.
@@ -104,7 +113,7 @@ def build_plan(weights: LoraWeights, model: ModelLayers) -> DeltaPlan:
         alike[key].append((target, layer))
     groups = []
     for (_, shape, _, _), members in alike.items():
-        count = max(1, _ELEMENTS_AT_ONCE // torch.Size(shape).numel())
+        count = max(1, elements_at_once // torch.Size(shape).numel())
         groups += [_group(shape, members[at : at + count]) for at in range(0, len(members), count)]
     return DeltaPlan(weights.adapter_id, weights.digest, tuple(groups))
 

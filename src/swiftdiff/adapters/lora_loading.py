@@ -9,11 +9,17 @@ from pathlib import Path
 
 import torch
 
-from swiftdiff.adapters.delta_plan import DeltaPlan, build_plan
+from swiftdiff.adapters.delta_plan import (
+    ELEMENTS_AT_ONCE,
+    ELEMENTS_AT_ONCE_ON_GPU,
+    DeltaPlan,
+    build_plan,
+)
 from swiftdiff.adapters.loading import Loaded
 from swiftdiff.adapters.lora_reading import read_lora
 from swiftdiff.adapters.model_layers import ModelLayers
 from swiftdiff.adapters.store import AdapterStore
+from swiftdiff.adapters.transfers import side_stream
 from swiftdiff.errors import AdapterError
 
 
@@ -59,7 +65,8 @@ class LoraReader:
         fetched_at = self._clock()
         try:
             self._check_sha256(adapter_id, fetched.path)
-            plan = build_plan(read_lora(fetched.path, adapter_id), self._model)
+            at_once = ELEMENTS_AT_ONCE_ON_GPU if self._device.type == "cuda" else ELEMENTS_AT_ONCE
+            plan = build_plan(read_lora(fetched.path, adapter_id), self._model, at_once)
         finally:
             self._store.discard(fetched)
         plan = self._placed(plan)
@@ -80,10 +87,12 @@ class LoraReader:
         pinned = plan.pinned()
         if not self._keep_on_device:
             return pinned
-        stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream = side_stream(self._device, "copy")
+        assert stream is not None
         with torch.cuda.stream(stream):
             moved = pinned.to(self._device, non_blocking=True)
-        stream.synchronize()  # holds up this loader thread alone
+            copied = stream.record_event()
+        copied.synchronize()  # holds up this loader thread alone
         return moved
 
 

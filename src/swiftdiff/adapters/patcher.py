@@ -14,6 +14,7 @@ from swiftdiff.adapters.delta_plan import DeltaGroup, DeltaPlan
 from swiftdiff.adapters.model_layers import ModelLayers, Target
 from swiftdiff.adapters.pristine import PristineWeights
 from swiftdiff.adapters.products import ScaledPlan, add_products, recompute
+from swiftdiff.adapters.transfers import ArrivingFactors, beside
 from swiftdiff.errors import ModelError
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -59,6 +60,9 @@ class WeightPatcher:
     - float16, bfloat16: computed in float32 and rounded once, however many LoRAs there are; stock rounds at
       every LoRA. The two differ by a few units in the last place.
 
+    On a GPU it works on a stream of its own, after what the caller's stream has queued and before what that
+    queues next; factors that lie on the host come by another, while the first of them are multiplied.
+
     The weights depend on the ordered list of LoRAs and scales alone, not on what was there before nor on how
     many calls brought them. One thread at a time may call; a call that fails or is interrupted leaves the
     weights pristine, or, if even the restore was interrupted, a state that the next call repairs.
@@ -73,7 +77,8 @@ class WeightPatcher:
         clock: Seconds from any moment.
 
     Raises:
-        ModelError: A weight is of another dtype than float32, float16 or bfloat16.
+        ModelError: A weight is of another dtype than float32, float16 or bfloat16, or the models are on
+            several devices.
     """
 
     def __init__(
@@ -89,6 +94,10 @@ class WeightPatcher:
             target: _weight(components[target.component], target)
             for target in ModelLayers.of(components).shapes
         }
+        devices = {weight.device for weight in self._weights.values()}
+        self._device = next(iter(devices), torch.device("cpu"))
+        if len(devices) > 1:
+            raise ModelError.for_field("devices of the weights", sorted(map(str, devices)), "one")
         self._pristine = PristineWeights(device_budget_bytes)
         self._on_change = on_change
         self._clock = clock
@@ -147,14 +156,18 @@ class WeightPatcher:
         factor_bytes = 0
         self._torn = True
         try:
-            with torch.no_grad():
-                for use in uses:
+            with torch.no_grad(), beside(self._device, "patch"):
+                arriving = ArrivingFactors(self._device)
+                for plan, _ in uses:
+                    arriving.start(plan, self.components)
+                for number, use in enumerate(uses):
                     for group in self._own_groups(use[0]):
-                        self._apply(group, use)
+                        if not self._comes_again(group, uses[number + 1 :]):
+                            self._apply(group, use, arriving)
                         patched.update(group.targets)
                         factor_bytes += group.num_bytes
                     self._applied += (use,)
-            self._on_change()
+                self._on_change()
         except BaseException:
             self._restore()
             raise
@@ -171,10 +184,10 @@ class WeightPatcher:
         began = self._clock()
         self._torn = True
         self._applied = ()
-        with torch.no_grad():
+        with torch.no_grad(), beside(self._device, "patch"):
             restored = self._pristine.put_back(self._weights)
-        if restored:
-            self._on_change()
+            if restored:
+                self._on_change()
         self._torn = False
         components = frozenset(target.component for target in restored)
         return PatchReport(
@@ -186,21 +199,29 @@ class WeightPatcher:
             if group.targets[0].component in self.components:
                 yield group
 
-    def _apply(self, group: DeltaGroup, use: ScaledPlan) -> None:
+    def _comes_again(self, group: DeltaGroup, later: Sequence[ScaledPlan]) -> bool:
+        """Tell whether one of the LoRAs that follow changes all of these weights, and so recomputes them."""
+        weight = self._weights.get(group.targets[0])
+        if weight is None or weight.dtype == torch.float32:
+            return False
+        return any(all(target in plan.places for target in group.targets) for plan, _ in later)
+
+    def _apply(self, group: DeltaGroup, use: ScaledPlan, arriving: ArrivingFactors) -> None:
         try:
             weights = [self._weights[target] for target in group.targets]
         except KeyError as error:
             raise RuntimeError(
                 f"the plan of LoRA {use[0].adapter_id!r} is another model's: no {error}"
             ) from error
-        overlaps = [self._pristine.is_changed(target) for target in group.targets]
+        before = (plan for plan, _ in self._applied)
+        overlaps = any(target in plan.places for plan in before for target in group.targets)
         self._pristine.keep(zip(group.targets, weights, strict=True))
         rounded = weights[0].dtype != torch.float32
-        if group.magnitude is not None or (rounded and any(overlaps)):
+        if group.magnitude is not None or (rounded and overlaps):
             pristine = [self._pristine[target] for target in group.targets]
-            recompute(weights, pristine, group, (*self._applied, use))
+            recompute(weights, pristine, group, (*self._applied, use), arriving.get)
         else:
-            add_products(weights, group, use[1])
+            add_products(weights, arriving.get(group), use[1])
 
 
 def _weight(model: nn.Module, target: Target) -> torch.Tensor:

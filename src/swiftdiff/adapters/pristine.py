@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from swiftdiff.adapters.model_layers import Target
+from swiftdiff.adapters.transfers import HostArena
 
 
 class PristineWeights:
@@ -26,6 +27,7 @@ class PristineWeights:
         self._copies: dict[Target, torch.Tensor] = {}
         self._changed: dict[Target, None] = {}  # in order
         self._device_bytes = 0
+        self._on_host: HostArena | None = None
         self.num_bytes = 0
 
     def __getitem__(self, target: Target) -> torch.Tensor:
@@ -35,10 +37,6 @@ class PristineWeights:
     def device_bytes(self) -> int:
         """Bytes of the copies on the weights' own device."""
         return self._device_bytes
-
-    def is_changed(self, target: Target) -> bool:
-        """Whether a weight was announced as changed since it was last put back."""
-        return target in self._changed
 
     def keep(self, weights: Iterable[tuple[Target, torch.Tensor]]) -> None:
         """Copy weights that have no copy yet, and note that all of them are about to change.
@@ -56,12 +54,16 @@ class PristineWeights:
         An interruption loses nothing: what was not noted as put back is put back next time.
         """
         changed = list(self._changed)
-        if changed:
-            torch._foreach_copy_(
-                [weights[target] for target in changed],
-                [self._copies[target] for target in changed],
-                non_blocking=True,
-            )
+        # Apart, for torch copies a list in a few kernels only if all of it is on one device.
+        near = [target for target in changed if self._copies[target].device == weights[target].device]
+        far = [target for target in changed if self._copies[target].device != weights[target].device]
+        for targets in (far, near):
+            if targets:
+                torch._foreach_copy_(
+                    [weights[target] for target in targets],
+                    [self._copies[target] for target in targets],
+                    non_blocking=True,
+                )
         self._changed.clear()
         return changed
 
@@ -72,9 +74,9 @@ class PristineWeights:
                 copy = weight.clone()
                 self._device_bytes += weight.nbytes
         if copy is None:
-            copy = torch.empty_strided(
-                weight.shape, weight.stride(), dtype=weight.dtype, pin_memory=weight.is_cuda
-            )
+            if self._on_host is None:
+                self._on_host = HostArena(is_pinned=weight.is_cuda)
+            copy = self._on_host.like(weight)
             copy.copy_(weight)
         self.num_bytes += weight.nbytes
         return copy
