@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
+
+from swiftdiff.pipeline.captured import CapturedGraphs, signature
+from swiftdiff.pipeline.cuda_graphs import CudaGraphReplay, CudaGraphs
 
 _log = logging.getLogger(__name__)
 
 ReplayKind = Literal["eager", "traced", "cuda_graph"]
 Graph = Callable[..., Any]
-Captured = TypeVar("Captured")
 Weights = tuple[torch.Tensor, ...]
 # Path of a module, its parameters or buffers, and a name in them.
 WeightSlot = tuple[str, dict[str, torch.Tensor | None], str]
-
-# Tracing and CUDA's capture keep state of the whole process (the tracer's table of modules, the allocator's
-# pools): one at a time, whatever lane asks. Other lanes may compute meanwhile.
-_capturing = threading.Lock()
 
 
 class Replay(Protocol):
@@ -49,7 +45,7 @@ class TracedGraphs:
     """
 
     def __init__(self, max_graphs: int = 16) -> None:
-        self._graphs: _Captured[Graph | None] = _Captured(max_graphs)
+        self._graphs: CapturedGraphs[Hashable, Graph | None] = CapturedGraphs(max_graphs)
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -66,25 +62,30 @@ class TracedGraphs:
             The graph, which takes the module's weights and then the arguments; None if the module cannot be
             traced.
         """
-        key = (architecture, _signature(arguments))
+        key = (architecture, signature(arguments))
         return self._graphs.get(key, lambda: _trace(module, arguments))
 
 
 def make_replay(
-    kind: ReplayKind, module: nn.Module, graphs: TracedGraphs | None = None, settings: str = ""
+    kind: ReplayKind,
+    module: nn.Module,
+    graphs: TracedGraphs | None = None,
+    settings: str = "",
+    cuda_graphs: CudaGraphs | None = None,
 ) -> Replay:
     """Return the way of running a module that a config names.
 
     Args:
         kind: ``traced`` is for the CPU, ``cuda_graph`` for GPUs, ``eager`` for both.
         module: Takes tensors and returns a tensor or a tuple of tensors; its weights stay its owner's.
-        graphs: As for `TracedReplay`; the other kinds share nothing.
+        graphs: As for `TracedReplay`.
         settings: As for `TracedReplay`.
+        cuda_graphs: As for `CudaGraphReplay`.
     """
     if kind == "traced":
         return TracedReplay(module, graphs, settings)
     if kind == "cuda_graph":
-        return CudaGraphReplay(module)
+        return CudaGraphReplay(module, cuda_graphs)
     eager: Replay = module
     return eager
 
@@ -109,7 +110,7 @@ class TracedReplay:
         self._weights = _weights_at(self._slots)
         names = tuple(f"{path}.{name}" for path, _, name in self._slots)
         # Text, for it knows its hash: this is looked up in every call.
-        self._architecture = repr((type(module), settings, names, _signature(self._weights)))
+        self._architecture = repr((type(module), settings, names, signature(self._weights)))
 
     def rebind(self) -> None:
         """Look for the weights again: some were replaced by others of the same shapes."""
@@ -124,72 +125,6 @@ class TracedReplay:
         # it fuses nothing. The switch is the calling thread's, not the process's.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return graph(*self._weights, *arguments)
-
-
-class CudaGraphReplay:
-    """Replays CUDA graphs: one launch instead of thousands. Written for GPUs and NOT YET RUN on one.
-
-    A graph writes to fixed memory, so each stream has graphs of its own. An argument that is the very tensor
-    of the last call is not copied again: arguments must not be changed in place between calls.
-
-    Args:
-        module: What to run; on a GPU.
-        max_graphs: Shapes (times streams) remembered, least recently used out first; each holds memory.
-    """
-
-    def __init__(self, module: nn.Module, max_graphs: int = 4) -> None:
-        self._module = module
-        self._graphs: _Captured[_CudaGraph] = _Captured(max_graphs)
-
-    def __call__(self, *arguments: torch.Tensor) -> Any:
-        """Run the graph of these shapes on the current stream, capturing it the first time."""
-        # A CUDA graph writes to fixed memory, so each lane needs its own.
-        stream = torch.cuda.current_stream(arguments[0].device).cuda_stream
-        key = (stream, _signature(arguments))
-        return self._graphs.get(key, lambda: _CudaGraph(self._module, arguments))(*arguments)
-
-
-class _Captured(Generic[Captured]):
-    """A limited number of graphs by key, each captured once."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._graphs: OrderedDict[Hashable, Captured] = OrderedDict()
-        # Lanes that share weights share this too: looking up and marking as used must be one step.
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._graphs)
-
-    def get(self, key: Hashable, capture: Callable[[], Captured]) -> Captured:
-        found = self._find(key)
-        if found:
-            return found[0]
-        with _capturing:
-            found = self._find(key)  # another lane may have captured it while this one waited
-            if found:
-                return found[0]
-            graph = capture()
-            self._keep(key, graph)
-            return graph
-
-    def _find(self, key: Hashable) -> tuple[Captured] | tuple[()]:
-        with self._lock:
-            if key not in self._graphs:
-                return ()
-            self._graphs.move_to_end(key)
-            return (self._graphs[key],)
-
-    def _keep(self, key: Hashable, graph: Captured) -> None:
-        with self._lock:
-            self._graphs[key] = graph
-            while len(self._graphs) > self._limit:
-                self._graphs.popitem(last=False)
-
-
-def _signature(tensors: Sequence[torch.Tensor]) -> Hashable:
-    """Return what a graph depends on besides values."""
-    return tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
 
 
 def _weight_slots(module: nn.Module) -> list[WeightSlot]:
@@ -257,28 +192,3 @@ def _simplify(graph: Any) -> None:
 def _is_one(value: Any) -> bool:
     constant = value.toIValue()
     return constant is not None and bool(torch.as_tensor(constant).eq(1).all())
-
-
-class _CudaGraph:
-    def __init__(self, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-        self._inputs = [torch.empty_like(argument).copy_(argument) for argument in arguments]
-        self._last: list[torch.Tensor] = list(arguments)
-        for _ in range(2):  # libraries choose kernels and allocate workspaces before the capture
-            module(*self._inputs)
-        self._graph = torch.cuda.CUDAGraph()
-        # thread_local: other lanes may go on allocating meanwhile
-        with torch.cuda.graph(
-            self._graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
-        ):
-            self._output = module(*self._inputs)
-
-    def __call__(self, *arguments: torch.Tensor) -> Any:
-        for index, argument in enumerate(arguments):
-            if argument is not self._last[index]:
-                self._inputs[index].copy_(argument)
-                self._last[index] = argument
-        self._graph.replay()
-        # Copies: another lane may still read the last output when the next replay writes.
-        if isinstance(self._output, torch.Tensor):
-            return self._output.clone()
-        return tuple(output.clone() for output in self._output)

@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 
 from swiftdiff.errors import ConfigError
+from swiftdiff.pipeline.captured import no_capture
 from swiftdiff.telemetry.timeline import NOTHING, OFF, Details, Timeline, span_name
 
 Result = TypeVar("Result")
@@ -63,6 +64,9 @@ class LaneFuture(Generic[Result]):
 class Lane:
     """A place that computes one piece of work at a time, in the order given, under `torch.inference_mode`.
 
+    A lane on a GPU has a stream. It reads tensors of other GPUs by peer copies, which wait on the devices and
+    not on the host for what they copy.
+
     Args:
         device: ``cpu``, ``cpu:<n>`` (the number only tells lanes apart), ``cuda`` or ``cuda:<n>``.
         num_threads: Intra-op threads of a CPU lane; None keeps torch's own number.
@@ -72,7 +76,8 @@ class Lane:
     Attributes:
         name: The device as it was written.
         device: Where the lane's tensors live.
-        waited_s: Seconds that the worker has waited for other lanes' results.
+        waited_s: Seconds that the worker has waited for other lanes' results; between GPUs streams wait, and
+            the worker only until that is queued.
         timeline: Gets a span for each piece of work, about what the submitting thread is at, and for each
             wait in it.
 
@@ -123,9 +128,8 @@ class Lane:
         ready = self._record_events(arguments)
 
         def work() -> Result:
-            if self._stream is not None:
-                for event in ready:
-                    self._stream.wait_event(event)
+            for device, event in ready:  # on the stream that reads: the lane's, or one that copies to it
+                torch.cuda.current_stream(device).wait_event(event)
             return fn(*(self._receive(argument) for argument in arguments))
 
         with self._open_lock:
@@ -192,12 +196,12 @@ class Lane:
         self.waited_s += self._clock() - began
         timeline.add(f"{other.name}_wait", began_s, timeline.now(), other.about)
 
-    def _record_events(self, arguments: tuple[Any, ...]) -> list[torch.cuda.Event]:
+    def _record_events(self, arguments: tuple[Any, ...]) -> list[tuple[torch.device, torch.cuda.Event]]:
         """Mark, on the caller's streams, the moment from which its tensors may be read."""
         devices = {tensor.device for tensor in _tensors(arguments) if tensor.is_cuda}
         if self._stream is not None:
             devices.add(self.device)  # the caller may have patched weights there, which are no arguments
-        return [torch.cuda.current_stream(device).record_event() for device in devices]
+        return [(device, torch.cuda.current_stream(device).record_event()) for device in devices]
 
     def _receive(self, value: Any) -> Any:
         """Return an argument as this lane may use it: futures resolved, tensors on its device."""
@@ -208,14 +212,21 @@ class Lane:
                 self._wait_for(value)
             return self._receive(value.result())
         if isinstance(value, torch.Tensor):
-            moved = value.to(self.device, non_blocking=True)
-            if moved is value and self._stream is not None:
-                value.record_stream(self._stream)
-            return moved
+            if value.is_cuda:  # its maker may free it before this lane has read or copied it
+                value.record_stream(torch.cuda.current_stream(value.device))
+            # To a CPU the copy must have ended: torch would not wait for it, if asked not to block.
+            return value.to(self.device, non_blocking=self._stream is not None)
         if isinstance(value, (tuple, list)):
             items = [self._receive(item) for item in value]
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
         return value
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what was queued, when no lane captures a graph: CUDA forbids it then."""
+    if device.type != "cpu":
+        with no_capture():
+            torch.accelerator.synchronize(device)
 
 
 def _find_device(name: str) -> torch.device:
@@ -247,5 +258,5 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 def _keep_until_used(value: Any, stream: torch.cuda.Stream) -> None:
     """Tell the allocator that a stream reads these tensors, so that it keeps their memory until then."""
     for tensor in _tensors(value):
-        if tensor.is_cuda:
+        if tensor.device == stream.device:
             tensor.record_stream(stream)

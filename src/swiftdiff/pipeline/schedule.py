@@ -50,9 +50,9 @@ class Schedule:
         return scaled
 
     def advance(self, noise: torch.Tensor, step: int, latents: torch.Tensor) -> torch.Tensor:
-        """Return the latents one step on, given the predicted noise."""
+        """Return the latents one step on, given the predicted noise, which may come from another device."""
         results: tuple[torch.Tensor, ...] = self._scheduler.step(
-            noise, self.timesteps[step], latents, return_dict=False, **self._extra
+            noise.to(latents.device), self.timesteps[step], latents, return_dict=False, **self._extra
         )
         self.estimate = results[-1]
         return results[0]
