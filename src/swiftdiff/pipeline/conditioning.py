@@ -66,14 +66,15 @@ class Hint:
 
     Args:
         controlnet: The stock ControlNet.
-        image: [1, 3, height, width] from 0 to 1.
-        num_rows: Of the batch. One row would do for all, but a batch of another size is rounded otherwise.
+        image: [1 or pictures, 3, height, width] from 0 to 1.
+        num_rows: Of the batch, a multiple of that: guidance's halves are in it one after the other. One row
+            would do for equal ones, but a batch of another size is rounded otherwise.
         reuse: Embed it now. If false, at every step as stock does.
     """
 
     def __init__(self, controlnet: ControlNetModel, image: torch.Tensor, num_rows: int, reuse: bool) -> None:
         self._controlnet = controlnet
-        self._image = image.repeat(num_rows, 1, 1, 1)
+        self._image = image.repeat(num_rows // len(image), 1, 1, 1)
         self._embedded = embed_hint(controlnet, self._image) if reuse else None
 
     def embedded(self) -> torch.Tensor:

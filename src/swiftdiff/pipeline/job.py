@@ -1,4 +1,4 @@
-"""Owns what denoising one request is told: noise, prompts, ControlNets, schedule, guidance."""
+"""Owns what denoising is told: noise, prompts, ControlNets, schedule, guidance."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from swiftdiff.pipeline.split_unet import Prompt
 
 @dataclass(frozen=True)
 class ControlInput:
-    """One ControlNet of a request.
+    """One ControlNet of a request, or of several that are denoised as one.
 
     Attributes:
         network: The ControlNet on every device that may compute it.
-        image: Its control image, [1, 3, height, width] from 0 to 1.
+        image: Its control image, or one for each picture: [1 or pictures, 3, height, width] from 0 to 1.
         scale: Conditioning scale.
         start: Fraction of the steps after which it begins to act.
         end: Fraction of the steps after which it stops.
@@ -38,11 +38,11 @@ class ControlInput:
 
 @dataclass(frozen=True)
 class DenoiseJob:
-    """All that denoising one request needs. See `inputs` for making one from a stock pipeline.
+    """All that denoising a request needs, or several as one. See `inputs` for making it of a stock pipeline.
 
     Attributes:
         latents: The noise to begin with, scaled, [pictures, channels, height, width].
-        schedule: The request's own.
+        schedule: Its own.
         prompt: What the pictures show, a row a picture.
         negative_prompt: What they should not show; None turns guidance off.
         guidance_scale: Weight of classifier-free guidance; at most 1 turns it off.

@@ -1,7 +1,8 @@
-"""Owns a shard: the rows of a request's batch that one lane computes."""
+"""Owns a shard: the rows of a batch that one lane computes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from swiftdiff.pipeline.split_unet import Prompt
 
 @dataclass(frozen=True)
 class Shard:
-    """All pictures of a request, for one guidance half or both.
+    """All pictures of a job, for one guidance half or both.
 
     Attributes:
         lane: Where its UNet is computed.
@@ -37,16 +38,18 @@ def make_shards(job: DenoiseJob, placement: Placement) -> list[Shard]:
     if job.negative_prompt is None or not job.is_guided:
         return [Shard(lanes[0], job.prompt, 1)]
     if len(lanes) == 1:
-        return [Shard(lanes[0], _stack(job.negative_prompt, job.prompt), 2)]
+        return [Shard(lanes[0], stack_prompts([job.negative_prompt, job.prompt]), 2)]
     return [Shard(lanes[0], job.negative_prompt, 1), Shard(lanes[1], job.prompt, 1)]
 
 
-def _stack(first: Prompt, second: Prompt) -> Prompt:
-    def both(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
-        return None if a is None or b is None else torch.cat([a, b])
-
+def stack_prompts(prompts: Sequence[Prompt]) -> Prompt:
+    """Return the rows of several prompts of one model, in their order."""
+    if len(prompts) == 1:
+        return prompts[0]
+    pooled = [prompt.pooled for prompt in prompts if prompt.pooled is not None]
+    time_ids = [prompt.time_ids for prompt in prompts if prompt.time_ids is not None]
     return Prompt(
-        torch.cat([first.embeddings, second.embeddings]),
-        both(first.pooled, second.pooled),
-        both(first.time_ids, second.time_ids),
+        torch.cat([prompt.embeddings for prompt in prompts]),
+        torch.cat(pooled) if pooled else None,
+        torch.cat(time_ids) if time_ids else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
@@ -90,8 +90,41 @@ class ServingSystem(Protocol):
 
     def finish(self) -> None:
         """Undo what the last served request did to the model, also if it failed; timed as ``restore``."""
+    def stages_so_far(self, request_id: str) -> dict[str, float]:
+        """Return what a request that is served now took until now, by stage, as far as it was measured.
+
+        From any thread; nothing if it is not served now.
+        """
+        ...
+
         ...
 
     def close(self) -> None:
         """Give back memory and temporary files."""
+        ...
+
+
+@runtime_checkable
+class BatchingSystem(ServingSystem, Protocol):
+    """A system that can make the pictures of several requests at once."""
+
+    def serve_batch(
+        self, requests: Sequence[ImageRequest], images_root: Path, on_steps: Sequence[OnStep | None]
+    ) -> list[Served | Exception]:
+        """Make the pictures of requests that agree in their `batch_key` and in their own switches.
+
+        Each request's pictures are those that it gets alone, up to float rounding.
+
+        Args:
+            requests: As `serve` takes them.
+            images_root: As for `serve`.
+            on_steps: One for each request, called before every step with a preview of that request alone, in
+                place of what `attend` was given. What it raises ends that request and no other.
+
+        Returns:
+            For each request what it got, or why it got nothing. Stages are those of all of them together.
+
+        Raises:
+            Exception: Nothing came of any of them. After `finish` each can be served alone.
+        """
         ...

@@ -67,6 +67,7 @@ class DiffusersSystem:
         self.name = config.name
         self._timeline: Timeline = OFF
         self._on_step: OnStep | None = None
+        self._in_service = ("", StageTimer())
         self._config = config
         self._source = resolve_model(config.model)
         self._store = self._open_store()
@@ -99,8 +100,14 @@ class DiffusersSystem:
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         """Make a request's pictures; see `ServingSystem.serve`."""
         timer = StageTimer(self._synchronize, self._timeline)
+        self._in_service = (request.request_id, timer)
         with quiet_libraries():
             return self._serve(request, images_root, timer)
+
+    def stages_so_far(self, request_id: str) -> dict[str, float]:
+        """Return what a request took until now; see `ServingSystem.stages_so_far`."""
+        served_id, timer = self._in_service
+        return timer.so_far() if served_id == request_id else {}
 
     def finish(self) -> None:
         """Take the request's LoRAs off; load the base again if they may have spoilt it."""
@@ -233,18 +240,19 @@ class DiffusersSystem:
                 self._on_step(step + 1, pipe.num_timesteps, lambda: decode(self._base, latents))
             return {}
 
-        pictures: list[Image] = pipe(
-            width=request.width or native_size,
-            height=request.height or native_size,
-            num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale,
-            num_images_per_prompt=request.num_images,
-            generator=[
-                torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.num_images)
-            ],
-            callback_on_step_end=mark_end,
-            **arguments,
-        ).images
+        with timer.under_way("denoise", began):
+            pictures: list[Image] = pipe(
+                width=request.width or native_size,
+                height=request.height or native_size,
+                num_inference_steps=request.num_inference_steps,
+                guidance_scale=request.guidance_scale,
+                num_images_per_prompt=request.num_images,
+                generator=[
+                    torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.num_images)
+                ],
+                callback_on_step_end=mark_end,
+                **arguments,
+            ).images
         timer.add_span("vae_decode", denoised, timer.now())
         return pictures
 

@@ -49,7 +49,14 @@ class Incoming:
 
         Args:
             step_of: The first step with a LoRA of this id.
+
+        Raises:
+            AdapterError: One could not be loaded on this request's account, though another's may have been.
         """
+        for network in self.controlnets:
+            network.result()
+        for lora, _ in self.loras:
+            lora.result()
         came = [_record("controlnet", load.adapter_id, load.timing) for load in self.controlnets]
         for load, _ in self.loras:
             step = step_of(load.adapter_id)

@@ -172,17 +172,26 @@ class ServedModel:
             return self._encoder.submit(work)
 
     def control_input(
-        self, request: ImageRequest, index: int, network: Replicas[ServedControlNet], image: Image
+        self,
+        requests: Sequence[ImageRequest],
+        index: int,
+        network: Replicas[ServedControlNet],
+        images: Sequence[Image],
     ) -> ControlInput:
-        """Return one of a request's ControlNets with its image."""
-        use = request.controlnets[index]
-        width, height = self.size_of(request)
-        pixels = prepare_control_image(self._pipe, image, width=width, height=height)
-        return ControlInput(network, pixels, use.scale, use.start, use.end)
+        """Return a ControlNet that requests share, number ``index`` of each, with an image of each."""
+        use = requests[0].controlnets[index]
+        width, height = self.size_of(requests[0])
+        pixels = [
+            prepare_control_image(self._pipe, image, width=width, height=height).repeat(
+                request.num_images, 1, 1, 1
+            )
+            for request, image in zip(requests, images, strict=True)
+        ]
+        return ControlInput(network, torch.cat(pixels), use.scale, use.start, use.end)
 
     def denoise(
         self,
-        request: ImageRequest,
+        requests: Sequence[ImageRequest],
         prompts: Prompts,
         controls: Sequence[ControlInput],
         before_step: BeforeStep = lambda step: None,
@@ -191,15 +200,15 @@ class ServedModel:
         switches: RequestSwitches | None = None,
         show: Show | None = None,
     ) -> torch.Tensor:
-        """Return a request's denoised latents; see `Denoiser.denoise`.
+        """Return the denoised latents of requests that agree (`batch_key`); see `Denoiser.denoise`.
 
         Args:
-            request: The request.
-            prompts: Its prompts.
-            controls: Its ControlNets.
+            requests: The requests. Each begins with the noise that it has alone.
+            prompts: Their prompts, rows in the requests' order.
+            controls: Their ControlNets.
             before_step: Called before each step.
             approximations: In place of the model's.
-            switches: The request's own.
+            switches: The requests' own.
             show: Called before that.
         """
         own = switches or RequestSwitches()
@@ -210,12 +219,13 @@ class ServedModel:
             latent_parallelism=own.latent_parallelism,
             controlnet_offload=own.controlnet_offload,
         )
-        width, height = self.size_of(request)
-        seeds = [request.seed + index for index in range(request.num_images)]
+        first = requests[0]
+        width, height = self.size_of(first)
+        seeds = [request.seed + index for request in requests for index in range(request.num_images)]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        schedule = Schedule(self._pipe.scheduler, request.num_inference_steps, self._device, generators)
+        schedule = Schedule(self._pipe.scheduler, first.num_inference_steps, self._device, generators)
         latents = draw_latents(self._pipe, schedule, generators, width=width, height=height)
-        job = DenoiseJob(latents, schedule, *prompts, request.guidance_scale, tuple(controls))
+        job = DenoiseJob(latents, schedule, *prompts, first.guidance_scale, tuple(controls))
         denoiser = Denoiser(
             self._unets,
             place(guided=job.is_guided),
@@ -250,7 +260,7 @@ class ServedModel:
                 asked = request.model_copy(update={"guidance_scale": guidance_scale})
                 for controls in inputs:
                     prompts = self.encode(asked).result()
-                    latents = self.denoise(asked, prompts, controls, approximations=everywhere)
+                    latents = self.denoise([asked], prompts, controls, approximations=everywhere)
             self.decode(latents)
 
     def restore(self) -> None:

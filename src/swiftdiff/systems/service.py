@@ -1,11 +1,13 @@
-"""Owns what one request needs around and between its steps: prompts, LoRAs as they arrive, what is next."""
+"""Owns what is needed around and between steps: prompts, LoRAs as they arrive, what is next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from swiftdiff.adapters.bal import ArrivingLoras, Boundary
 from swiftdiff.pipeline.job import StepChange
+from swiftdiff.pipeline.lane import LaneFuture
+from swiftdiff.pipeline.shard import stack_prompts
 from swiftdiff.systems.incoming import Incoming
 from swiftdiff.systems.served_model import TEXT_ENCODERS, Prompts, ServedModel
 from swiftdiff.telemetry.stages import StageTimer
@@ -13,11 +15,11 @@ from swiftdiff.telemetry.timeline import Details
 
 
 class Service:
-    """One request on its way through the model. Used by the thread that serves.
+    """Requests on their way through the model as one. Used by the thread that serves.
 
     Args:
         model: The model.
-        incoming: The request and its claims on adapters.
+        members: The requests and their claims on adapters. They claim the same ones, so the first's are used.
         bound: The step that waits for LoRAs which have not arrived.
         timer: Gets the stages ``text_encode``, ``lora_wait`` and ``lora_patch``. Its timeline gets a span for
             each step and patch, and is told which step the serving thread is at.
@@ -32,25 +34,26 @@ class Service:
     def __init__(
         self,
         model: ServedModel,
-        incoming: Incoming,
+        members: Sequence[Incoming],
         bound: int,
         timer: StageTimer,
         look_ahead: Callable[[], Incoming | None],
     ) -> None:
         self._model = model
-        self._incoming = incoming
-        self._loras = ArrivingLoras(incoming.loras, model.patchers, bound)
+        self._members = members
+        self._loras = ArrivingLoras(members[0].loras, model.patchers, bound)
         self._timer = timer
         self._look_ahead = look_ahead
         self._timeline = timer.timeline
-        self._about: Details = {"request_id": incoming.request.request_id}
+        self._about: Details = {"request_id": members[0].request.request_id}
         self._step_began_s: float | None = None
         self._ahead: Incoming | None = None
+        self._encoding: list[LaneFuture[Prompts]] = []
         self.first_steps: dict[str, int] = {}
         self.between_steps_s = 0.0
 
     def encode_first(self) -> Prompts:
-        """Return the prompts as step 0 needs them; patches what is there by then.
+        """Return all prompts as step 0 needs them; patches what is there by then.
 
         Encoding goes first if LoRAs are still loading, for it costs no time then. If they turn out to change
         the text encoders, it is done again.
@@ -59,7 +62,7 @@ class Service:
             AdapterError: A LoRA that step 0 waits for cannot be loaded.
         """
         prompts = None
-        if self._model.text_is_pristine and not all(load.ready() for load, _ in self._incoming.loras):
+        if self._model.text_is_pristine and not all(load.ready() for load, _ in self._loras.loads):
             prompts = self._encode()
         self._patch_arrived(0)
         return prompts if prompts is not None and self._model.text_is_pristine else self._encode()
@@ -87,6 +90,8 @@ class Service:
 
     def close(self) -> None:
         """Wait for what reads the text encoders: they may be patched now."""
+        for future in self._encoding:
+            future.wait()
         if self._ahead is not None and self._ahead.prompts is not None:
             self._ahead.prompts.wait()
 
@@ -105,7 +110,7 @@ class Service:
         boundary = self._loras.patch_arrived(step)
         ended = self._timer.now()
         elapsed_s = ended - began
-        if self._incoming.loras:
+        if self._loras.loads:
             self._timer.add("lora_wait", boundary.wait_s)
             self._timer.add("lora_patch", elapsed_s - boundary.wait_s)
             self._show(boundary, began, ended)
@@ -129,7 +134,12 @@ class Service:
 
     def _encode(self, *, anew: bool = False) -> Prompts:
         with self._timer.stage("text_encode"):
-            ahead = self._incoming.prompts
-            if ahead is not None and not anew and self._model.text_is_pristine:
-                return ahead.result()
-            return self._model.encode(self._incoming.request).result()
+            self._encoding = [self._begin_encoding(member, anew) for member in self._members]
+            prompts = [future.result() for future in self._encoding]
+        negative = [prompt for _, prompt in prompts if prompt is not None]
+        return stack_prompts([prompt for prompt, _ in prompts]), stack_prompts(negative) if negative else None
+
+    def _begin_encoding(self, member: Incoming, anew: bool) -> LaneFuture[Prompts]:
+        if member.prompts is not None and not anew and self._model.text_is_pristine:
+            return member.prompts
+        return self._model.encode(member.request)

@@ -10,8 +10,7 @@ guidance's halves are computed apart, and LoRAs are added to the pristine weight
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +26,6 @@ from swiftdiff.adapters.lora_loading import LoraReader
 from swiftdiff.adapters.residency import AdapterCache
 from swiftdiff.adapters.store import AdapterStore, open_store
 from swiftdiff.config import ServingConfig
-from swiftdiff.errors import RequestError
 from swiftdiff.models.loading import find_dtype, load_pipeline
 from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.models.registry import resolve_model
@@ -37,6 +35,8 @@ from swiftdiff.pipeline.resident_controlnets import ResidentControlNets
 from swiftdiff.request import ImageRequest, LoraUse
 from swiftdiff.systems.bal_bounds import BalBounds, FixedBound, make_bounds
 from swiftdiff.systems.base import Exactness, OnStep, Served, Waiting
+from swiftdiff.systems.batch import Batch
+from swiftdiff.systems.batch_key import batch_key
 from swiftdiff.systems.control_image import load_control_images
 from swiftdiff.systems.incoming import DEPTH, Incoming, IncomingRequests
 from swiftdiff.systems.no_store import no_store
@@ -48,7 +48,7 @@ from swiftdiff.telemetry.timeline import OFF, Timeline
 
 
 class SwiftdiffSystem:
-    """Serves requests one at a time, on several lanes.
+    """Serves requests one at a time or as batches, on several lanes.
 
     Args:
         config: The system.
@@ -109,7 +109,7 @@ class SwiftdiffSystem:
         self._timeline: Timeline = OFF
         self._on_step: OnStep | None = None
         self._own_switches: RequestSwitches | None = None
-        self._current: Incoming | None = None
+        self._batch: Batch | None = None
         self._service: Service | None = None
         self._in_weights: tuple[LoraUse, ...] | None = ()  # None: a request failed on its way, who knows
 
@@ -123,13 +123,13 @@ class SwiftdiffSystem:
         self._on_step = on_step
 
     def give_up(self, request_id: str) -> None:
-        """Let a request end that waits for adapters; from any thread, and nothing if it is not served now."""
-        current = self._current
-        if current is not None and current.request.request_id == request_id:
-            for network in current.controlnets:
-                network.abandon()
-            for lora, _ in current.loras:
-                lora.abandon()
+        """Let a request end that waits for adapters, unless others of its batch wait for them too.
+
+        From any thread; nothing if it is not served now.
+        """
+        batch = self._batch
+        if batch is not None:
+            batch.give_up(request_id)
 
     def switch(self, switches: RequestSwitches | None) -> None:
         """Serve with these in place of the config's from now on; None is the config's again."""
@@ -150,40 +150,48 @@ class SwiftdiffSystem:
 
     def serve(self, request: ImageRequest, images_root: Path) -> Served:
         """Make a request's pictures; see `ServingSystem.serve`."""
+        (result,) = self.serve_batch([request], images_root, [self._on_step])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def serve_batch(
+        self, requests: Sequence[ImageRequest], images_root: Path, on_steps: Sequence[OnStep | None]
+    ) -> list[Served | Exception]:
+        """Make the pictures of several requests as one batch; see `BatchingSystem.serve_batch`.
+
+        Raises:
+            ValueError: The requests may not be in one batch.
+        """
+        if len({batch_key(request, self._model.native_side) for request in requests}) != 1:
+            raise ValueError("requests of one batch must agree in their batch_key")
         timer = StageTimer(self._model.synchronize, self._timeline)
-        self._current = incoming = self._incoming.claim(request)
-        self._look_ahead()  # now, for this request may have to wait for adapters of its own
+        members = [self._incoming.claim(request) for request in requests]
+        self._batch = batch = Batch(members, on_steps, timer)
+        self._look_ahead()  # now, for these requests may have to wait for adapters of their own
         self._in_weights = None
-        bound = self._bound_of(request)
-        self._service = service = Service(self._model, incoming, bound.k, timer, self._look_ahead)
+        bound = self._bound_of(requests[0])
+        self._service = service = Service(self._model, members, bound.k, timer, self._look_ahead)
         with quiet_libraries(), torch.inference_mode():
-            with timer.stage("control_image"):
-                images = load_control_images(request, images_root)
-            prompts = service.encode_first()
-            with timer.stage("controlnet_wait"):
-                networks = [load.result() for load in incoming.controlnets]
-            began = timer.now()
-            controls = [
-                self._model.control_input(request, index, network, image)
-                for index, (network, image) in enumerate(zip(networks, images, strict=True))
-            ]
-            latents = self._model.denoise(
-                request,
-                prompts,
-                controls,
-                service.before_step,
-                switches=self._own_switches,
-                show=self._show(service, timer),
-            )
-            _check_finite(latents, request)
-            ended = timer.now()
-            service.end_steps(ended)
-            timer.add("denoise", ended - began - service.between_steps_s)
-            self._timeline.add("denoise", began, ended, self._timeline.context)
-            pictures = self._decode(latents, timer)
-        self._in_weights = request.loras
-        records = bound.note_in(incoming.records(service.first_steps.get))
-        return Served(pictures, timer.seconds, sum(record.bytes_loaded for record in records), records)
+            latents = self._denoise(batch, service, images_root)
+            batch.check_finite(latents)
+            pictures = batch.decode(latents, self._model.begin_decoding, wait=self._model.decoder is None)
+        if not batch.left:
+            self._in_weights = requests[0].loras
+        results: list[Served | Exception] = []
+        for index, member in enumerate(members):
+            if index in batch.left:
+                results.append(batch.left[index])
+                continue
+            records = bound.note_in(member.records(service.first_steps.get))
+            num_bytes = sum(record.bytes_loaded for record in records)
+            results.append(Served(*pictures[index], num_bytes, records))
+        return results
+
+    def stages_so_far(self, request_id: str) -> dict[str, float]:
+        """Return what a request took until now; see `ServingSystem.stages_so_far`."""
+        batch = self._batch
+        return batch.timer.so_far() if batch is not None and request_id in batch else {}
 
     def finish(self) -> None:
         """Give back the request's adapters; restore the weights unless the next request wants them so."""
@@ -191,9 +199,9 @@ class SwiftdiffSystem:
             self._service.close()
             self._service = None
         self._model.synchronize()  # a request that failed may have left work that reads its adapters
-        if self._current is not None:
-            self._current.release()
-            self._current = None
+        if self._batch is not None:
+            self._batch.release()
+            self._batch = None
         following = self._waiting(1)
         if self._in_weights is None or not following or following[0].loras != self._in_weights:
             self._model.restore()
@@ -202,8 +210,8 @@ class SwiftdiffSystem:
 
     def close(self) -> None:
         """End threads, give back models and the store's temporary files."""
-        if self._current is not None:
-            self._current.release()
+        if self._batch is not None:
+            self._batch.release()
         self._incoming.close()
         self._loras.close()
         self._controlnets.close()
@@ -239,40 +247,49 @@ class SwiftdiffSystem:
             return self._bounds.bound_of(request)
         return FixedBound(own.bal_k).bound_of(request)
 
-    def _show(self, service: Service, timer: StageTimer) -> Show | None:
-        on_step = self._on_step
-        if on_step is None:
-            return None
+    def _denoise(self, batch: Batch, service: Service, images_root: Path) -> torch.Tensor:
+        """Return the denoised latents of a batch's requests, rows in their order."""
+        timer, requests, first = batch.timer, batch.requests, batch.members[0]
+        with timer.stage("control_image"):
+            images = [load_control_images(request, images_root) for request in requests]
+        prompts = service.encode_first()
+        with timer.stage("controlnet_wait"):
+            networks = [load.result() for load in first.controlnets]
+        began = timer.now()
+        with timer.under_way("denoise", began):
+            controls = [
+                self._model.control_input(requests, index, network, [own[index] for own in images])
+                for index, network in enumerate(networks)
+            ]
+            latents = self._model.denoise(
+                requests,
+                prompts,
+                controls,
+                service.before_step,
+                switches=self._own_switches,
+                show=self._show(batch, service),
+            )
+        ended = timer.now()
+        service.end_steps(ended)
+        timer.add("denoise", ended - began - service.between_steps_s)
+        self._timeline.add("denoise", began, ended, self._timeline.context)
+        return latents
 
-        def preview(latents: torch.Tensor) -> list[Image]:
+    def _show(self, batch: Batch, service: Service) -> Show | None:
+        if not batch.is_attended:
+            return None
+        timer = batch.timer
+
+        def draw(latents: torch.Tensor) -> list[Image]:
             with timer.stage("preview"):
                 began = timer.now()
                 pictures = self._model.decode(latents)
                 service.between_steps_s += timer.now() - began
                 return pictures
 
-        return lambda step, num_steps, latents: on_step(step, num_steps, partial(preview, latents))
+        return lambda step, num_steps, latents: batch.show(step, num_steps, latents, draw)
 
     def _look_ahead(self) -> Incoming | None:
         waiting = self._waiting(DEPTH)
         self._incoming.look_ahead(waiting)
         return self._incoming.next_to_encode(waiting)
-
-    def _decode(self, latents: torch.Tensor, timer: StageTimer) -> list[Image] | Callable[[], list[Image]]:
-        began = timer.now()
-        promise = self._model.begin_decoding(latents)
-
-        def wait() -> list[Image]:
-            decoded = promise.result()
-            timer.add("vae_decode", timer.now() - began)
-            return decoded
-
-        return wait() if self._model.decoder is None else wait
-
-
-def _check_finite(latents: torch.Tensor, request: ImageRequest) -> None:
-    if not torch.isfinite(latents).all():
-        raise RequestError(
-            f"request {request.request_id}: denoising ended in NaN or infinity, so there is no picture; "
-            "look at its adapters, their scales and guidance_scale, or use dtype float32"
-        )

@@ -27,6 +27,8 @@ class StageTimer:
         timeline: Timeline = OFF,
     ) -> None:
         self.seconds: dict[str, float] = {}
+        # Name, beginning and the sum of all stages then; the outermost first.
+        self._under_way: tuple[tuple[str, float, float], ...] = ()
         self._synchronize = synchronize
         self.timeline = timeline
 
@@ -34,10 +36,29 @@ class StageTimer:
     def stage(self, name: str) -> Iterator[None]:
         """Time a block, also when it raises."""
         began = self.now()
+        with self.under_way(name, began):
+            try:
+                yield
+            finally:
+                self.add_span(name, began, self.now())
+
+    @contextmanager
+    def under_way(self, name: str, began_s: float) -> Iterator[None]:
+        """Let `so_far` count a stage that is added once it has ended, less the stages in it."""
+        outer = self._under_way
+        self._under_way = (*outer, (name, began_s, sum(self.seconds.values())))
         try:
             yield
         finally:
-            self.add_span(name, began, self.now())
+            self._under_way = outer
+
+    def so_far(self) -> dict[str, float]:
+        """Return seconds by stage name, with what the stages under way took until now; from any thread."""
+        seconds, now_s = dict(self.seconds), self.timeline.now()
+        for name, began_s, before_s in reversed(self._under_way):
+            own_s = now_s - began_s - (sum(seconds.values()) - before_s)
+            seconds[name] = seconds.get(name, 0.0) + max(0.0, own_s)
+        return seconds
 
     def now(self) -> float:
         """Return the clock's reading once the device has caught up."""
