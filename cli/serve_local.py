@@ -46,6 +46,13 @@ def serve_local(
         float | None,
         typer.Option("--drain", metavar="SECONDS", help="Time to serve the rest after SIGTERM. Default: 30."),
     ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Pictures denoised as one where that measures faster; 1: never. Default: 4.",
+        ),
+    ] = None,
     access_log: Annotated[
         str | None,
         typer.Option(
@@ -91,6 +98,7 @@ def serve_local(
         from swiftdiff.server.run import run_server
 
     def announce(address: str) -> None:
+        max_batch=max_batch,
         key = "" if settings.api_key is None else " -H 'Authorization: Bearer KEY'"
         print(f"{serving.name} serves {Path(serving.model).name}. Page: {address}/")
         print(CURL.format(address=address, key=key), flush=True)

@@ -7,6 +7,7 @@ import base64
 import io
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_a_client_that_leaves_while_denoising_leaves_the_base_model_bit_identica
             if line.startswith("data:"):
                 break  # it is being denoised, with its LoRAs in
         assert not all(map(torch.equal, pristine.values(), weights_of(engine_server.system).values()))
-    until(lambda: running.server.worker.current is None)
+    until(lambda: running.server.worker.in_service == ())
     until(lambda: all(map(torch.equal, pristine.values(), weights_of(engine_server.system).values())))
     assert [record["http_status"] for record in running.records()] == [499]
 
@@ -82,7 +83,7 @@ def test_a_client_that_leaves_while_its_lora_loads_frees_the_place(tiny_family: 
         with pytest.raises(httpx.ReadTimeout):
             body = {"prompt": "a red cat", "loras": [{"id": "gold"}]}
             server.client.post(ADDRESS, json=body, timeout=1)
-        until(lambda: server.records()[:1] != [] and server.server.worker.current is None, seconds=10)
+        until(lambda: server.records()[:1] != [] and server.server.worker.in_service == (), seconds=10)
         assert server.post("a red cat", num_inference_steps=2).status_code == 200
 
 
@@ -125,7 +126,7 @@ def test_a_soak_leaks_nothing_loses_nothing_and_draws_nothing_wrong(
     result = asyncio.run(flood())
     assert result.malformed == []
     assert result.statuses[200] > 0
-    until(lambda: running.server.worker.current is None and len(running.server.room) == 0)
+    until(lambda: running.server.worker.in_service == () and len(running.server.room) == 0)
     until(lambda: all(map(torch.equal, pristine.values(), weights_of(engine_server.system).values())))
     records = {record["request_id"]: record["http_status"] for record in running.records()}
     assert {name: records.get(name) for name in result.answered} == result.answered
@@ -135,7 +136,9 @@ def test_a_soak_leaks_nothing_loses_nothing_and_draws_nothing_wrong(
     if SOAK_REQUESTS >= 1000:
         early, late = result.memory[len(result.memory) // 4], result.memory[-1]
         assert late < early * 1.05 + 20e6, result.memory
-    print(dict(result.statuses), [f"{each / 1e6:.0f} MB" for each in result.memory[::10]])
+    sizes = Counter(line["batch_size"] for line in running.records() if line["http_status"] == 200)
+    print(dict(result.statuses), "served by batch size:", dict(sorted(sizes.items())))
+    print([f"{each / 1e6:.0f} MB" for each in result.memory[::10]])
 
 
 def _check_pictures(family: Path, sample: list[Any], folder: Path) -> None:

@@ -51,10 +51,11 @@ def random_body(draw: random.Random, loras: tuple[str, ...], controlnets: tuple[
     """Return a small request that can be served."""
     picked = draw.sample(loras, draw.choice((0, 0, 1, 1, 2)))
     body: dict[str, Any] = {
-        "prompt": "a red cat",
+        "prompt": draw.choice(("a red cat", "two green dogs", "x")),
         "seed": draw.randrange(1000),
+        "n": draw.choice((1, 1, 1, 2)),
         "num_inference_steps": 2,
-        "loras": [{"id": name, "scale": round(draw.uniform(0.2, 1.0), 2)} for name in picked],
+        "loras": [{"id": name, "scale": draw.choice((0.3, 1.0))} for name in picked],
     }
     if draw.random() < 0.3:
         body["controlnets"] = [{"id": draw.choice(controlnets), "image": control_image(draw)}]
@@ -112,7 +113,7 @@ def _prepared(kind: str, body: dict[str, Any], draw: random.Random, corrupt: str
     own: dict[str, dict[str, Any]] = {
         "corrupt": {"loras": [{"id": corrupt}]},
         "late": {"slo_ms": 1.0},
-        "stream": {"stream": True, "partial_images": 1},
+        "stream": {"stream": True, "partial_images": 1, "n": 1},
     }
     return body | own.get(kind, {})
 

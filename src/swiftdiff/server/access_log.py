@@ -25,6 +25,7 @@ class AccessRecord(StrictModel):
         http_status: Of the answer; 499 if the client went away before there was one.
         code: Kind of the error, or None.
         engine: That it asked for, or None.
+        batch_size: Requests that were served as one with it, itself included.
         record: How it was served; None if it was refused before it could wait. Its stages lack ``restore``,
             which comes after the answer, and its moments count from the server's start.
     """
@@ -34,6 +35,7 @@ class AccessRecord(StrictModel):
     http_status: int
     code: str | None = None
     engine: EngineName | None = None
+    batch_size: int = 1
     record: RequestRecord | None = None
 
 

@@ -36,11 +36,15 @@ class Outcome:
         served: What the system gave, or None.
         error: Why there is nothing, or None.
         handed_over_s: When the system was free again but for the restore.
+        num_devices: That it occupied; of those that a batch had, the job's share by its pictures.
+        batch_size: Requests that were served as one with it, itself included.
     """
 
     served: Served | None
     error: Exception | None
     handed_over_s: float
+    num_devices: float
+    batch_size: int = 1
 
 
 class Delivery:
@@ -68,9 +72,9 @@ class Delivery:
 
         self._thread.submit(_logged, work)
 
-    def end(self, job: Job, outcome: Outcome, num_devices: int) -> None:
+    def end(self, job: Job, outcome: Outcome) -> None:
         """Answer a job that was served or failed; nothing happens if nobody waits for it."""
-        self._thread.submit(_logged, lambda: self._end(job, outcome, num_devices))
+        self._thread.submit(_logged, lambda: self._end(job, outcome))
 
     def end_unserved(self, job: Job, error: HttpError) -> Future[None] | None:
         """Record that a job ended from outside: late, abandoned, or refused by a shutdown.
@@ -81,7 +85,7 @@ class Delivery:
         if not job.conclude():
             return None
         job.wake()
-        record = self._record(job, {}, error=error)
+        record = self._record(job, job.stages(), error=error)
         return self._note(job.request.request_id, error.status, error.code, record, job)
 
     def refuse(self, request_id: str, error: HttpError) -> Future[None]:
@@ -96,13 +100,13 @@ class Delivery:
         """Deliver what is left."""
         self._thread.shutdown(wait=True)
 
-    def _end(self, job: Job, outcome: Outcome, num_devices: int) -> None:
+    def _end(self, job: Job, outcome: Outcome) -> None:
         if job.is_over:
             return
         error, served = outcome.error, outcome.served
         pictures: list[Image] = []
         encoded: tuple[str, ...] = ()
-        stages: dict[str, float] = {}
+        stages = job.stages()
         try:
             if error is not None:
                 raise error
@@ -120,11 +124,11 @@ class Delivery:
         if not job.conclude():
             return
         public = None if error is None else public_error(error)
-        busy_s = (outcome.handed_over_s - (job.started_s or 0.0)) * num_devices
+        busy_s = (outcome.handed_over_s - (job.started_s or 0.0)) * outcome.num_devices
         record = self._record(
             job, stages, error=error, served=served, pictures=pictures, device_seconds=busy_s
         )
-        public = self._write(job, record, public)
+        public = self._write(job, record, public, outcome.batch_size)
         if public is not None:
             job.tell(Failed(public))
             return
@@ -133,21 +137,30 @@ class Delivery:
         for adapter in record.adapters:
             self._metrics.adapter(adapter)
         self._metrics.served(len(pictures), record.queue_wait_s, record.latency_s)
-        job.tell(Finished(encoded, size_of(pictures[0]), _how(job, record)))
+        job.tell(Finished(encoded, size_of(pictures[0]), _how(job, record, outcome.batch_size)))
 
-    def _write(self, job: Job, record: RequestRecord, public: HttpError | None) -> HttpError | None:
+    def _write(
+        self, job: Job, record: RequestRecord, public: HttpError | None, batch_size: int
+    ) -> HttpError | None:
         """Log a record and return what to answer: what is not on the disk is not answered as served."""
         status = 200 if public is None else public.status
         code = None if public is None else public.code
         try:
-            self._note(job.request.request_id, status, code, record, job).result()
+            self._note(job.request.request_id, status, code, record, job, batch_size=batch_size).result()
         except StorageError as failure:
             LOGGER.error("%s", failure)
             return HttpError(503, "the server cannot write its access log", "access_log_unavailable")
         return public
 
     def _note(
-        self, request_id: str, status: int, code: str | None, record: RequestRecord | None, job: Job | None
+        self,
+        request_id: str,
+        status: int,
+        code: str | None,
+        record: RequestRecord | None,
+        job: Job | None,
+        *,
+        batch_size: int = 1,
     ) -> Future[None]:
         self._metrics.answered(status, code)
         return self._log.submit(
@@ -157,6 +170,7 @@ class Delivery:
                 http_status=status,
                 code=code,
                 engine=None if job is None else job.engine,
+                batch_size=batch_size,
                 record=record,
             )
         )
@@ -196,6 +210,7 @@ class Delivery:
             loras=tuple(use.id for use in request.loras),
             bytes_loaded=0 if served is None else served.bytes_loaded,
             adapters=() if served is None else served.adapters,
+            graphs_captured=None if served is None else served.graphs_captured,
             device_seconds=device_seconds,
             slo_ms=request.slo_ms,
             slo_met=None if request.slo_ms is None else is_ok and latency_s * 1000 <= request.slo_ms,
@@ -219,13 +234,14 @@ def unix_time() -> int:
     return int(time.time())
 
 
-def _how(job: Job, record: RequestRecord) -> HowServed:
+def _how(job: Job, record: RequestRecord, batch_size: int) -> HowServed:
     return HowServed(
         request_id=record.request_id,
         seed=job.request.seed,
         stages=record.stages,
         latency_s=record.latency_s,
         queue_wait_s=record.queue_wait_s,
+        batch_size=batch_size,
         adapters=record.adapters,
     )
 

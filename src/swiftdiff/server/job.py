@@ -59,6 +59,7 @@ class Job:
         started_s: When its service began, or None.
         overtaken: How often a later request was served before it.
         wake: Ends what its service waits for, when nobody waits for it any more.
+        stages: Returns seconds by stage of its service so far; from any thread.
     """
 
     request: ImageRequest
@@ -72,6 +73,7 @@ class Job:
     started_s: float | None = None
     overtaken: int = 0
     wake: Callable[[], None] = lambda: None
+    stages: Callable[[], dict[str, float]] = dict
     _over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -109,6 +109,7 @@ class HowServed(StrictModel):
         stages: Seconds by stage name; the restore comes after the answer and is not among them.
         latency_s: Seconds from arrival until the answer was ready.
         queue_wait_s: Of these, seconds before service began.
+        batch_size: Requests that were denoised as one with it, itself included.
         adapters: How each adapter came, for systems that tell.
     """
 
@@ -117,6 +118,7 @@ class HowServed(StrictModel):
     stages: dict[str, float]
     latency_s: float
     queue_wait_s: float
+    batch_size: int = 1
     adapters: tuple[AdapterRecord, ...] = ()
 
 

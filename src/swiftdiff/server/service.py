@@ -12,6 +12,7 @@ from swiftdiff.config import ServingConfig
 from swiftdiff.engine.clock import Clock, RealClock, RunClock
 from swiftdiff.request import ImageRequest
 from swiftdiff.server.access_log import AccessLog
+from swiftdiff.server.batching import BatchPlanner
 from swiftdiff.server.catalog import AdapterCatalog
 from swiftdiff.server.config import ServerConfig
 from swiftdiff.server.delivery import Delivery
@@ -61,8 +62,12 @@ class Server:
         images_root = Path(self._images.name)
         self.translator = Translator(config, system, self.catalog, images_root)
         self.room = WaitingRoom(config.queue_size, POLICIES[config.policy], config.max_overtakes)
+        planner = BatchPlanner(config.max_batch, self.catalog.native_size, self.clock)
         self.metrics = Metrics(
-            config.queue_size, lambda: len(self.room), lambda: int(self.worker.current is not None)
+            config.queue_size,
+            lambda: len(self.room),
+            lambda: len(self.worker.in_service),
+            planner.measured,
         )
         self.delivery = Delivery(self.log, self.metrics, self.clock)
         self.worker = Worker(
@@ -71,6 +76,7 @@ class Server:
             self.room,
             self.delivery,
             self.metrics,
+            planner=planner,
             images_root=images_root,
             clock=self.clock,
             on_change=on_change,

@@ -54,6 +54,10 @@ class StockBeside:
             raise result[0]
         return result[0]
 
+    def stages_so_far(self, request_id: str) -> dict[str, float]:
+        """Return what a request took until now; see `ServingSystem.stages_so_far`."""
+        return {} if self._system is None else self._system.stages_so_far(request_id)
+
     def close(self) -> None:
         """Give the model back."""
         if self._system is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from swiftdiff.request import ImageRequest, LoraUse
+from swiftdiff.request import MAX_IMAGES, ImageRequest, LoraUse
+from swiftdiff.server.batching import BatchPlanner
 from swiftdiff.server.job import Job
 from swiftdiff.server.policies import Policy
 
@@ -59,6 +60,21 @@ class WaitingRoom:
                 self._changed.wait()
             return self._pop() if self._waiting else None
 
+    def take_along(self, job: Job, planner: BatchPlanner) -> list[Job]:
+        """Return further jobs to be served in one batch with a job that was taken.
+
+        They come in the policy's order, and count as overtaking those that wait longer.
+        """
+        with self._changed:
+            alike = planner.find_alike(job, self._waiting)
+            ordered: list[Job] = []
+            while alike and len(ordered) < MAX_IMAGES:
+                ordered.append(alike.pop(self._policy(alike, job.request.loras, self._max_overtakes)))
+            taken = ordered[: planner.choose(job, ordered)]
+            for each in taken:
+                self._remove(self._waiting.index(each))
+            return taken
+
     def upcoming(self, limit: int) -> list[ImageRequest]:
         """Return the next requests of the server's own system, as far as is known now, at most ``limit``."""
         with self._changed:
@@ -80,8 +96,11 @@ class WaitingRoom:
 
     def _pop(self) -> Job:
         index = self._policy(self._waiting, self._last, self._max_overtakes)
-        for overtaken in self._waiting[:index]:
-            overtaken.overtaken += 1
-        job = self._waiting.pop(index)
+        job = self._remove(index)
         self._last = job.request.loras
         return job
+
+    def _remove(self, index: int) -> Job:
+        for overtaken in self._waiting[:index]:
+            overtaken.overtaken += 1
+        return self._waiting.pop(index)
