@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -43,11 +43,13 @@ def create_app(server: Server, worlds: WorldService | None = None) -> FastAPI:
         title="swiftdiff",
         version=swiftdiff.__version__,
         summary="Text-to-image with ControlNets and LoRAs, as OpenAI's Images API",
+        docs_url=None,  # it would fetch its scripts from elsewhere
         redoc_url=None,
     )
     add_generations(app, server)
     add_status(app, server)
     add_thumbnails(app, server)
+    app.add_api_route("/docs", _show_document, include_in_schema=False)
     if worlds is not None:
         from swiftdiff.server.world_routes import add_worlds
 
@@ -91,6 +93,11 @@ def _document_of(app: FastAPI, server: Server) -> Callable[[], dict[str, Any]]:
         return app.openapi_schema
 
     return document
+
+
+async def _show_document() -> Response:
+    """Answer a page that shows the OpenAPI document, all of it from this server."""
+    return FileResponse(PAGE / "reference.html", media_type="text/html")
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
