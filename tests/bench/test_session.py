@@ -158,7 +158,8 @@ def test_ctrl_c_does_not_wait_for_the_system_that_computes(tmp_path: Path) -> No
     ended = _start(tmp_path / "out", FakeBuild(slow=("stock", "swiftdiff"), log=log))
     presser.join()
     assert ended.outcome == "interrupted"
-    assert ended.folder.read_measurements() == []  # the slow one would have left a record
+    left = {each.purpose for each in ended.folder.read_measurements()}
+    assert left <= {"start"}  # the slow one would have left a record of its request
 
 
 def test_stocks_thread_count_is_tried_out_first_and_only_once(

@@ -17,28 +17,30 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from swiftdiff.bench.options import BenchOptions
 from swiftdiff.bench.records import Measurement
 from swiftdiff.engine.run_folder import append_line, read_lines, write_whole
 from swiftdiff.errors import StorageError
 
-_OPTIONS = "bench.json"
 ENVIRONMENT = "environment.json"
+Options = TypeVar("Options", bound=BaseModel)
 
 
 class BenchFolder:
     """A benchmark's folder on disk. Make one with `create` or `open`."""
+
+    options_name: ClassVar[str] = "bench.json"  #: What tells one kind of benchmark from others
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.raw_path = path / "raw.jsonl"
 
     @classmethod
-    def create(cls, path: Path, options: BenchOptions) -> BenchFolder:
+    def create(cls, path: Path, options: BaseModel) -> Self:
         """Make the folder.
 
         Raises:
@@ -49,25 +51,25 @@ class BenchFolder:
             occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
             if occupied:
                 go_on = f"to go on with the benchmark in it: --resume {path}"
-                hint = go_on if (path / _OPTIONS).exists() else "name another"
+                hint = go_on if (path / cls.options_name).exists() else "name another"
                 raise StorageError(f"--out {path} is not empty; {hint}")
             path.mkdir(parents=True, exist_ok=True)
             folder.raw_path.touch()
         except OSError as error:
             raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
-        folder.write_text(_OPTIONS, options.model_dump_json(indent=2) + "\n")
+        folder.write_text(cls.options_name, options.model_dump_json(indent=2) + "\n")
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> BenchFolder:
+    def open(cls, path: Path) -> Self:
         """Take up a folder that `create` made; a last line that a crash left unfinished is cut off.
 
         Raises:
             StorageError: It is no benchmark's folder, or is damaged.
         """
         folder = cls(path)
-        if not (path / _OPTIONS).is_file():
-            raise StorageError(f"{path} is no benchmark's folder: it has no {_OPTIONS}")
+        if not (path / cls.options_name).is_file():
+            raise StorageError(f"{path} is no benchmark's folder: it has no {cls.options_name}")
         end = 0
         for _, line_end in read_lines(folder.raw_path, Measurement):
             end = line_end
@@ -83,9 +85,12 @@ class BenchFolder:
         Raises:
             StorageError: It cannot be read or is damaged.
         """
-        path = self.path / _OPTIONS
+        return self._read_options(BenchOptions)
+
+    def _read_options(self, kind: type[Options]) -> Options:
+        path = self.path / self.options_name
         try:
-            return BenchOptions.model_validate_json(path.read_bytes())
+            return kind.model_validate_json(path.read_bytes())
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
         except ValidationError as error:

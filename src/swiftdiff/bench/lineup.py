@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from swiftdiff.bench.options import BenchOptions, View
+from swiftdiff.bench.options import AnyView, BenchOptions
 from swiftdiff.bench.settings import AdapterSetting
 from swiftdiff.config import ServingConfig, SwiftdiffConfig
 from swiftdiff.errors import ConfigError
@@ -52,7 +52,12 @@ MEANINGS = {
     "kernels-only": "all off, but oneDNN's kernels with weights in their layout",
     "invariants-only": "all off, but what does not change over the steps is computed once",
 }
-_ABLATED = tuple(AdapterSetting(*numbers) for numbers in ((0, 0), (1, 1), (3, 2)))
+ABLATED_SETTINGS = tuple(AdapterSetting(*numbers) for numbers in ((0, 0), (1, 1), (3, 2)))
+
+
+def is_ablation(name: str) -> bool:
+    """Tell whether a line of a table is there to show what one switch gains."""
+    return name == ALL_OFF or name.endswith("-only")
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,19 @@ class Contender:
         config: What is built.
         cores: Numbers of the cores that its process is pinned to.
         settings: Those it is measured in, in order.
+        num_gpus: GPUs that it computes on; 0 is the CPU.
     """
 
     name: str
     config: ServingConfig
     cores: tuple[int, ...]
     settings: tuple[AdapterSetting, ...]
+    num_gpus: int = 0
+
+    @property
+    def num_devices(self) -> int:
+        """What its seconds are multiplied with: GPUs, or cores where there is none."""
+        return self.num_gpus or len(self.cores)
 
 
 def usable_cores() -> tuple[int, ...]:
@@ -101,7 +113,7 @@ def check_options(options: BenchOptions, cores: tuple[int, ...]) -> None:
 
 
 def line_up(
-    model: str, view: View, options: BenchOptions, cores: tuple[int, ...], stock_threads: int
+    model: str, view: AnyView, options: BenchOptions, cores: tuple[int, ...], stock_threads: int
 ) -> list[Contender]:
     """Return the systems of a view, stock first; each has at least one setting.
 
@@ -125,7 +137,7 @@ def line_up(
 
 
 def stock_contender(
-    model: str, view: View, options: BenchOptions, cores: tuple[int, ...], threads: int
+    model: str, view: AnyView, options: BenchOptions, cores: tuple[int, ...], threads: int
 ) -> Contender:
     """Return stock diffusers: on one core with one thread, or on all cores with ``threads``."""
     alone = view == "one-core"
@@ -133,7 +145,7 @@ def stock_contender(
     return Contender(STOCK, config, cores[-1:] if alone else cores, options.adapter_settings)
 
 
-def _settings_of(name: str, view: View, options: BenchOptions) -> tuple[AdapterSetting, ...]:
+def _settings_of(name: str, view: AnyView, options: BenchOptions) -> tuple[AdapterSetting, ...]:
     settings = options.adapter_settings
     if options.systems is not None:
         return settings if name in options.systems else ()
@@ -144,7 +156,7 @@ def _settings_of(name: str, view: View, options: BenchOptions) -> tuple[AdapterS
     if name in MAIN:  # these differ from `swiftdiff` in how LoRAs come
         return tuple(setting for setting in settings if setting.num_loras)
     if options.settings is None:
-        settings = _ABLATED
+        settings = ABLATED_SETTINGS
     if name == "offload-only":
         settings = tuple(setting for setting in settings if setting.num_controlnets)
     return settings

@@ -10,6 +10,7 @@ from swiftdiff.bench.settings import PAPER_SETTINGS, AdapterSetting
 
 View = Literal["same-hardware", "one-core"]
 VIEWS: tuple[View, ...] = ("same-hardware", "one-core")
+AnyView = Literal["same-hardware", "one-core", "gpu"]  # the last is `swiftdiff bench-gpu`'s only one
 DEFAULT_MODELS = ("shapes", "sdxl-thin")
 
 

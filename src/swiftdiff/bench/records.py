@@ -6,18 +6,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from swiftdiff.bench.options import View
+from swiftdiff.bench.options import AnyView
 from swiftdiff.request import AdapterRecord
 from swiftdiff.systems.base import Exactness
 
-Purpose = Literal["measure", "warmup", "threads"]
+Purpose = Literal["measure", "warmup", "threads", "start"]
 
 
 class Measurement(BaseModel):
     """How one request went. All ``_s`` fields are seconds.
 
     Attributes:
-        purpose: ``measure``; ``warmup``, in no number; or ``threads``, to find stock's best thread count.
+        purpose: ``measure``; ``warmup``, in no number; ``threads``, to find stock's best thread count; or
+            ``start``, of a system's process: its stages are ``build`` and ``warm_up``, it has no setting.
         model: The model's name.
         view: The view.
         setting: Adapter setting, such as ``1C/1L``.
@@ -31,12 +32,14 @@ class Measurement(BaseModel):
         stages: Parts of the latency by name, as far as the system measured them; ``other`` is the rest.
         bytes_loaded: Bytes of adapters read from the store.
         adapters: How each adapter came, for systems that tell.
+        graphs_captured: Graphs that were traced, captured or compiled meanwhile, for systems that tell.
         cores: Cores that the process was pinned to.
         threads: Torch's intra-op threads in it.
-        device_seconds: Latency and restore, times cores.
+        device_seconds: Latency and restore, times cores, or times GPUs where it computes on these.
         load_1min: The machine's load average beforehand, the benchmark's own load included.
         other_cpu_s: CPU seconds that other processes used meanwhile, the hypervisor's steal included.
         peak_host_bytes: Most resident memory of the process so far.
+        peak_device_bytes: Most memory of each GPU that torch has held in the process so far.
         picture: Path of the picture below the benchmark's folder, or None.
     """
 
@@ -44,7 +47,7 @@ class Measurement(BaseModel):
 
     purpose: Purpose
     model: str
-    view: View
+    view: AnyView
     setting: str
     system: str
     exactness: Exactness | None = None
@@ -56,12 +59,14 @@ class Measurement(BaseModel):
     stages: dict[str, float] = {}
     bytes_loaded: int = 0
     adapters: tuple[AdapterRecord, ...] = ()
+    graphs_captured: int | None = None
     cores: tuple[int, ...] = ()
     threads: int = 0
     device_seconds: float = 0.0
     load_1min: float = 0.0
     other_cpu_s: float = 0.0
     peak_host_bytes: int = 0
+    peak_device_bytes: dict[str, int] = {}
     picture: str | None = None
 
     @property

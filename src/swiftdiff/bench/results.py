@@ -10,7 +10,7 @@ from typing import Any
 
 from swiftdiff.bench.cell import CellResult, compute_cell
 from swiftdiff.bench.lineup import STOCK, SYSTEMS
-from swiftdiff.bench.options import VIEWS, BenchOptions, View
+from swiftdiff.bench.options import VIEWS, AnyView, BenchOptions
 from swiftdiff.bench.records import Measurement
 from swiftdiff.bench.settings import AdapterSetting
 from swiftdiff.bench.thread_count import best_thread_count, seconds_by_threads
@@ -30,7 +30,7 @@ class StageResult:
     """
 
     model: str
-    view: View
+    view: AnyView
     stock_threads: int
     thread_seconds: dict[int, float]
     cells: tuple[CellResult, ...]
@@ -161,7 +161,7 @@ def doubts_of(result: BenchResult) -> list[Doubt]:
     return found
 
 
-def _stage(model: str, view: View, measurements: Sequence[Measurement], folder: Path) -> StageResult:
+def _stage(model: str, view: AnyView, measurements: Sequence[Measurement], folder: Path) -> StageResult:
     cells: dict[tuple[AdapterSetting, str], list[Measurement]] = {}
     for each in measurements:
         if (each.purpose, each.model, each.view, each.error) == ("measure", model, view, None):

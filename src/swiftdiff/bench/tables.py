@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from swiftdiff.bench.cell import STAGE_GROUPS, CellResult
-from swiftdiff.bench.lineup import ABLATION, ALL_OFF, MAIN, STOCK
+from swiftdiff.bench.lineup import ABLATION, ALL_OFF, MAIN, STOCK, is_ablation
 from swiftdiff.bench.paired import Spread
 from swiftdiff.bench.requests import WARMUP_STEPS
 from swiftdiff.bench.results import BenchResult, StageResult, doubts_of
@@ -16,7 +16,7 @@ _METHODS = {
     "range": "low and high are the lowest and highest of the repeats",
     "bootstrap95": "low and high are a bootstrap 95 % interval of the median",
 }
-_VIEW_TITLES = {"same-hardware": "same hardware", "one-core": "one device = one core"}
+_VIEW_TITLES = {"same-hardware": "same hardware", "one-core": "one device = one core", "gpu": "GPU"}
 
 
 def bench_tables(result: BenchResult) -> list[Table]:
@@ -26,9 +26,9 @@ def bench_tables(result: BenchResult) -> list[Table]:
         tables += [
             _speed_table(stage),
             _ablation_table(stage),
-            _stage_table(stage),
-            _lora_table(stage),
-            _picture_table(stage),
+            stage_table(stage),
+            lora_table(stage),
+            picture_table(stage),
             _process_table(stage),
         ]
     doubts = "".join(f" – {doubt.flag}" for doubt in doubts_of(result) if doubt.flag)
@@ -39,9 +39,9 @@ def _speed_table(stage: StageResult) -> Table:
     cells = [cell for cell in stage.cells if cell.system == STOCK or cell.system in MAIN]
     rows = tuple(
         (
-            _label(cell),
+            label(cell),
             cell.seconds.median,
-            *_spread_cells(cell.speedup),
+            *spread_cells(cell.speedup),
             cell.restore_s,
             cell.device_seconds,
             cell.seconds.count,
@@ -61,19 +61,19 @@ def _speed_table(stage: StageResult) -> Table:
     note = (
         "Medians. seconds: from the request to its picture and to the model restored; restore is the last "
         "part of it. × stock: median of the repeats' ratios, each within one repeat; "
-        f"{_describe_spread(stage.cells)}. core-s: seconds times the cores that the system may use."
+        f"{describe_spread(stage.cells)}. core-s: seconds times the cores that the system may use."
     )
-    return _table(stage, ("speed", "speed"), columns, rows, note)
+    return make_table(stage, ("speed", "speed"), columns, rows, note)
 
 
 def _ablation_table(stage: StageResult) -> Table:
     cells = [cell for cell in stage.cells if cell.system in ABLATION]
     rows = tuple(
         (
-            _label(cell),
+            label(cell),
             cell.seconds.median,
-            *_spread_cells(cell.speedup),
-            *(_spread_cells(cell.over_off) if cell.system != ALL_OFF else (1.0, None, None)),
+            *spread_cells(cell.speedup),
+            *(spread_cells(cell.over_off) if cell.system != ALL_OFF else (1.0, None, None)),
         )
         for cell in cells
     )
@@ -89,15 +89,16 @@ def _ablation_table(stage: StageResult) -> Table:
     )
     note = (
         "Each switch alone, on top of the engine with every switch off, which patches LoRAs in place and "
-        f"else computes as stock does. × off: against that; {_describe_spread(stage.cells)}. "
+        f"else computes as stock does. × off: against that; {describe_spread(stage.cells)}. "
         "Prefetching is not here: it acts on requests that wait."
     )
-    return _table(stage, ("ablation", "each switch alone"), columns, rows, note)
+    return make_table(stage, ("ablation", "each switch alone"), columns, rows, note)
 
 
-def _stage_table(stage: StageResult) -> Table:
-    cells = [cell for cell in stage.cells if cell.system == STOCK or cell.system in MAIN]
-    rows = tuple((_label(cell), *cell.stages_s.values(), sum(cell.stages_s.values())) for cell in cells)
+def stage_table(stage: StageResult) -> Table:
+    """Return where the time goes, ablation lines left out."""
+    cells = [cell for cell in stage.cells if not is_ablation(cell.system)]
+    rows = tuple((label(cell), *cell.stages_s.values(), sum(cell.stages_s.values())) for cell in cells)
     columns = (
         Column("setting, system"),
         *(Column(group, ".2f") for group in STAGE_GROUPS),
@@ -108,21 +109,18 @@ def _stage_table(stage: StageResult) -> Table:
         "CNet: control images, and loading or waiting for ControlNets. What a system computes at the same "
         "time is in the stage that it shortens."
     )
-    return _table(stage, ("stages", "where the time goes"), columns, rows, note)
+    return make_table(stage, ("stages", "where the time goes"), columns, rows, note)
 
 
-def _lora_table(stage: StageResult) -> Table:
-    cells = [
-        cell
-        for cell in stage.cells
-        if cell.setting.num_loras == 1 and (cell.system == STOCK or cell.system in MAIN)
-    ]
+def lora_table(stage: StageResult) -> Table:
+    """Return what one LoRA costs, ablation lines left out."""
+    cells = [cell for cell in stage.cells if cell.setting.num_loras == 1 and not is_ablation(cell.system)]
     rows = tuple(
         (
-            _label(cell),
+            label(cell),
             *(1000 * seconds for seconds in cell.lora_s.values()),
             1000 * sum(cell.lora_s.values()),
-            *_spread_cells(cell.lora_speedup),
+            *spread_cells(cell.lora_speedup),
             None if cell.lora_ready_s is None else 1000 * cell.lora_ready_s,
         )
         for cell in cells
@@ -144,12 +142,13 @@ def _lora_table(stage: StageResult) -> Table:
         "Medians of what a request pays for its LoRA: it stands still while it loads, is patched, and is "
         "taken off again. stock and swiftdiff read it from its file for every request, through the system's "
         "file cache. ready: from the request until it was read, beside other work, for systems that tell. "
-        f"× stock: paired; {_describe_spread(stage.cells)}.{named}"
+        f"× stock: paired; {describe_spread(stage.cells)}.{named}"
     )
-    return _table(stage, ("one-lora", "one LoRA, from load to restored"), columns, rows, note)
+    return make_table(stage, ("one-lora", "one LoRA, from load to restored"), columns, rows, note)
 
 
-def _picture_table(stage: StageResult) -> Table:
+def picture_table(stage: StageResult) -> Table:
+    """Return how far pictures are from stock's."""
     rows = []
     problems: list[str] = []
     for cell in stage.cells:
@@ -160,7 +159,7 @@ def _picture_table(stage: StageResult) -> Table:
         if pictures.pairs:
             rows.append(
                 (
-                    _label(cell),
+                    label(cell),
                     cell.exactness or "",
                     pictures.max_abs,
                     pictures.mean_abs,
@@ -179,7 +178,7 @@ def _picture_table(stage: StageResult) -> Table:
     note = "Absolute pixel differences from stock's picture of the same request, in levels of 255."
     if problems:
         note += f" Not compared: {'; '.join(problems[:3])}{' …' if len(problems) > 3 else ''}."
-    return _table(stage, ("pictures", "is it the same picture"), columns, tuple(rows), note)
+    return make_table(stage, ("pictures", "is it the same picture"), columns, tuple(rows), note)
 
 
 def _process_table(stage: StageResult) -> Table:
@@ -192,16 +191,25 @@ def _process_table(stage: StageResult) -> Table:
     if stage.thread_seconds:
         tried = ", ".join(f"{count}: {seconds:.2f} s" for count, seconds in stage.thread_seconds.items())
         note += f" Stock was tried with threads {tried} and uses {stage.stock_threads}."
-    return _table(stage, ("memory", "memory"), columns, tuple(rows), note)
+    return make_table(stage, ("memory", "memory"), columns, tuple(rows), note)
 
 
-def _table(
+def make_table(
     stage: StageResult,
     kind: tuple[str, str],
     columns: tuple[Column, ...],
     rows: tuple[tuple[Cell, ...], ...],
     note: str,
 ) -> Table:
+    """Return a table named and titled by its model and view.
+
+    Args:
+        stage: The model and view.
+        kind: What it shows: in its file's name, and in its title.
+        columns: As in `Table`.
+        rows: As in `Table`.
+        note: As in `Table`.
+    """
     model = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in stage.model)
     return Table(
         name=f"{model}-{stage.view}-{kind[0]}",
@@ -212,15 +220,18 @@ def _table(
     )
 
 
-def _label(cell: CellResult) -> str:
+def label(cell: CellResult) -> str:
+    """Return how a row begins."""
     return f"{cell.setting.name} {cell.system}"
 
 
-def _spread_cells(spread: Spread | None) -> tuple[float | None, float | None, float | None]:
+def spread_cells(spread: Spread | None) -> tuple[float | None, float | None, float | None]:
+    """Return median, low and high."""
     return (None, None, None) if spread is None else (spread.median, spread.low, spread.high)
 
 
-def _describe_spread(cells: Iterable[CellResult]) -> str:
+def describe_spread(cells: Iterable[CellResult]) -> str:
+    """Return a phrase that says what low and high are."""
     methods = dict.fromkeys(cell.seconds.method for cell in cells)
     return "; ".join(_METHODS[method] for method in methods)
 

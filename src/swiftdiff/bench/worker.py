@@ -6,6 +6,7 @@ sleeps in a read from its pipe.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import multiprocessing
 import os
@@ -24,11 +25,16 @@ from swiftdiff.config import ServingConfig
 from swiftdiff.errors import SwiftdiffError
 from swiftdiff.request import AdapterRecord, ImageRequest
 from swiftdiff.systems.base import Exactness, Served, ServingSystem
-from swiftdiff.telemetry.memory import peak_host_bytes
+from swiftdiff.telemetry.memory import peak_bytes_by_device, peak_host_bytes
 
 Build = Callable[[ServingConfig], ServingSystem]
+Preload = Callable[[], None]
 _CLOSE_S = 20.0
 _TERMINATE_S = 2.0
+
+
+def nothing() -> None:
+    """Import nothing ahead."""
 
 
 class WorkerLostError(SwiftdiffError):
@@ -42,10 +48,18 @@ class Started:
     Attributes:
         exactness: What the system declares.
         threads: Torch's intra-op threads; 0 without torch.
+        seconds: What it took: ``build``, imports included that were not preloaded, and ``warm_up``, which
+            captures graphs and compiles what is compiled ahead.
     """
 
     exactness: Exactness
     threads: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Preloaded:
+    """A worker has imported what it shall import before its system is built."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,10 @@ class Reply:
         stages: As the system measured them, and ``other``.
         bytes_loaded: As the system says.
         adapters: As the system says.
+        graphs_captured: As the system says; None if it does not.
         cpu_s: CPU seconds of the process meanwhile.
         peak_host_bytes: Most resident memory of the process so far.
+        peak_device_bytes: Most memory of each GPU that torch has held so far.
         picture: The first picture as PNG.
         lost: Whether the system is of no use any more.
     """
@@ -71,37 +87,63 @@ class Reply:
     stages: dict[str, float]
     bytes_loaded: int
     adapters: tuple[AdapterRecord, ...]
+    graphs_captured: int | None
     cpu_s: float
     peak_host_bytes: int
+    peak_device_bytes: dict[str, int]
     picture: bytes | None
     lost: bool
 
 
 class Worker:
-    """The benchmark's side of a system's process. It starts at once; `wait_started` comes before `serve`.
+    """The benchmark's side of a system's process, which starts at once but builds nothing before `begin`.
 
     Args:
         contender: What to build, and on which cores.
         images_root: Folder that control images count from.
         build: Makes the system; found by its name in the new process.
+        preload: Called in the process before that: imports what takes long.
     """
 
-    def __init__(self, contender: Contender, images_root: Path, build: Build) -> None:
+    def __init__(
+        self, contender: Contender, images_root: Path, build: Build, preload: Preload = nothing
+    ) -> None:
         self.contender = contender
         context = multiprocessing.get_context("spawn")
         self._connection, far_end = context.Pipe()
+        self._is_preloaded = False
+        self._complaint: str | None = None  # what the process said before it ended
         self._process = context.Process(
-            target=_work, args=(far_end, contender, images_root, build), name=contender.name, daemon=True
+            target=_work,
+            args=(far_end, contender, images_root, build, preload),
+            name=contender.name,
+            daemon=True,
         )
         self._process.start()
         far_end.close()
 
+    def wait_preloaded(self) -> None:
+        """Return once the process has imported what it shall, and sleeps.
+
+        Raises:
+            WorkerLostError: It could not, or the process ended.
+        """
+        if not self._is_preloaded:
+            assert isinstance(self._receive(), Preloaded)
+            self._is_preloaded = True
+
+    def begin(self) -> None:
+        """Let the process build its system, and return at once; a process that has ended is no error yet."""
+        with contextlib.suppress(OSError):
+            self._connection.send(True)
+
     def wait_started(self) -> Started:
-        """Return once the system is warm.
+        """Return once the system is warm; `begin` comes first.
 
         Raises:
             WorkerLostError: It could not be built, or the process ended.
         """
+        self.wait_preloaded()
         started = self._receive()
         assert isinstance(started, Started)
         return started
@@ -147,29 +189,46 @@ class Worker:
         except (EOFError, OSError) as error:
             raise WorkerLostError(self._describe_end()) from error
         if isinstance(message, str):
+            self._complaint = message
             raise WorkerLostError(message)
         return message
 
     def _describe_end(self) -> str:
+        if self._complaint is not None:
+            return self._complaint
         self._process.join(_CLOSE_S)
         code = self._process.exitcode
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
         return f"the process of {self.contender.name} ended {how}"
 
 
-def _work(connection: Connection, contender: Contender, images_root: Path, build: Build) -> None:
-    """Run in the new process: build the system, then serve what comes until None or the parent's end."""
+def _work(
+    connection: Connection,
+    contender: Contender,
+    images_root: Path,
+    build: Build,
+    preload: Preload,
+) -> None:
+    """Run in the new process: build the system when told to, then serve what comes until None or the
+    parent's end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, contender.cores)  # before torch counts cores
     try:
+        preload()
+        if not _is_wanted(connection):
+            return
+        began_s = time.perf_counter()
         system = build(contender.config)
+        built_s = time.perf_counter()
         system.warm_up()
     except Exception as error:
         connection.send(f"{contender.name} cannot start: {_describe(error)}")
         return
-    connection.send(Started(system.exactness, _torch_threads()))
+    seconds = {"build": built_s - began_s, "warm_up": time.perf_counter() - built_s}
+    connection.send(Started(system.exactness, _torch_threads(), seconds))
     try:
         while (request := connection.recv()) is not None:
             reply = _serve(system, request, images_root)
@@ -180,6 +239,15 @@ def _work(connection: Connection, contender: Contender, images_root: Path, build
         return
     finally:
         system.close()
+
+
+def _is_wanted(connection: Connection) -> bool:
+    """Sleep until the parent says whether the system shall be built; one that is gone wants nothing."""
+    try:
+        connection.send(Preloaded())
+        return bool(connection.recv())
+    except (EOFError, OSError):
+        return False
 
 
 def _serve(system: ServingSystem, request: ImageRequest, images_root: Path) -> Reply:
@@ -209,8 +277,10 @@ def _serve(system: ServingSystem, request: ImageRequest, images_root: Path) -> R
         stages=stages,
         bytes_loaded=served.bytes_loaded if served is not None else 0,
         adapters=served.adapters if served is not None else (),
+        graphs_captured=served.graphs_captured if served is not None else None,
         cpu_s=time.process_time() - cpu_s,
         peak_host_bytes=peak_host_bytes(),
+        peak_device_bytes=peak_bytes_by_device(),
         picture=_to_png(images[0]) if images else None,
         lost=lost,
     )
