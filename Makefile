@@ -10,10 +10,10 @@ RESULTS := results/demo-$(shell date +%Y%m%d-%H%M%S)
 COMPARED := diffusers nirvana swiftdiff swiftdiff-bal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare bench test check format quickstart venv clean
+.PHONY: help demo compare bench bench-gpu test check format quickstart venv clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(STAMP) ## Replay the quickstart trace with stock diffusers and with swiftdiff, and compare them
 	for system in $(SYSTEMS); do \
@@ -29,6 +29,9 @@ compare: $(STAMP) ## Compare four systems on the paper's seven adapter settings,
 
 bench: $(STAMP) ## Measure stock against swiftdiff and each switch, on an idle machine: tables in results/
 	$(BIN)/swiftdiff bench $(BENCH)
+
+bench-gpu: $(STAMP) ## Measure the paper's settings on this machine's GPUs in 8 minutes: results/published/
+	$(BIN)/swiftdiff bench-gpu --publish results/published $(BENCH)
 
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest

@@ -84,7 +84,7 @@ def bench(
     command, or a disk that takes no more; 130 Ctrl-C, after writing down what was
     measured.
     """
-    with _Progress() as observer:
+    with BenchProgress() as observer:
         try:
             if resume is not None:
                 given = (model, setting, systems, repeats, steps, warmups, out)
@@ -188,7 +188,7 @@ def _exit_code(ended: BenchEnd, result: BenchResult) -> int:
     return EXIT_FAILED if result.failures else 0
 
 
-class _Progress(BenchObserver):
+class BenchProgress(BenchObserver):
     """A line on stderr: what goes on, how much is done, and the time left; in a log file, a line a minute."""
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ from swiftdiff.errors import SwiftdiffError
 
 from . import models, trace
 from .bench import bench
+from .bench_gpu import bench_gpu
 from .compare import compare
 from .init import init
 from .replay import replay
@@ -47,6 +48,7 @@ def _root(
 app.command("init")(init)
 app.command("replay")(replay)
 app.command("bench")(bench)
+app.command("bench-gpu")(bench_gpu)
 app.command("compare")(compare)
 app.command("sweep-k")(sweep_k)
 app.command("serve-local")(serve_local)

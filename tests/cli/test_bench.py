@@ -92,14 +92,14 @@ def test_what_fails_is_told_and_the_exit_code_says_so(
 def test_ctrl_c_writes_down_what_was_measured_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from swiftdiff.cli.bench import _Progress
+    from swiftdiff.cli.bench import BenchProgress
 
     def interrupt(self: BenchObserver, done: int, total: int, left_s: float) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Progress, "progressed", interrupt)
+        patch.setattr(BenchProgress, "progressed", interrupt)
         assert run(*TINY, "--systems", "swiftdiff", "--out", "b") == 130
     out = capsys.readouterr().out
     assert "INCOMPLETE" in out

@@ -1,0 +1,190 @@
+"""The command ``swiftdiff bench-gpu``: the paper's settings on the GPUs at hand, within some minutes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from swiftdiff.bench.gpu_options import GpuBenchOptions
+from swiftdiff.errors import ConfigError, StorageError
+
+from .bench import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, BenchProgress
+from .fresh_folder import fresh_folder
+
+if TYPE_CHECKING:
+    from swiftdiff.bench.gpu_results import GpuBenchResult
+    from swiftdiff.bench.gpu_session import GpuBenchEnd
+
+
+def bench_gpu(
+    *,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A preset or an SDXL folder. Default: sdxl.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="nC/mL", help="ControlNets and LoRAs; may be repeated. Default: the paper's seven."
+        ),
+    ] = None,
+    systems: Annotated[
+        str | None, typer.Option(metavar="A,B…", help="Beside stock, in every setting. Default: all.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Repeats, if the minutes allow. Default: 5.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, metavar="N", help="Denoising steps. Default: 50.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, metavar="M", help="What one session may take. Default: 8.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use so many GPUs. Default: all there are.")
+    ] = None,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16, not float16.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try it on the CPU with a thin model and few steps.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for everything. Default: results/bench-gpu-<time>."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on where a session ended, with new minutes.")
+    ] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Copy the report into DIR/<gpu>-bench; pictures stay behind."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
+    ] = False,
+) -> None:
+    """Measure stock diffusers against swiftdiff on this machine's GPUs.
+
+    SDXL with random weights at 1024×1024 and 50 steps, in the paper's seven
+    settings; then each exact switch alone, the approximate ones, and all GPUs
+    together if there are several. Nothing is downloaded.
+
+    A session keeps within its minutes: first it measures every setting once, then
+    it plans what else fits and says what does not. --resume measures that later,
+    and also goes on after Ctrl-C or a killed process.
+
+    Exit codes: 0 what fits was measured; 1 something failed; 2 a mistake in the
+    command, or a disk that takes no more; 130 Ctrl-C, after writing down what was
+    measured.
+    """
+    with BenchProgress() as observer:
+        try:
+            if resume is not None:
+                others = (model, setting, systems, repeats, steps, minutes, gpus, out)
+                if bfloat16 or dry_run or any(option is not None for option in others):
+                    raise ConfigError(
+                        "--resume goes on as the benchmark began: beside it there can only be --publish and "
+                        "--json"
+                    )
+                ended = _resume(resume, observer)
+            else:
+                options = _options(dry_run, bfloat16)
+                names = None if systems is None else tuple(name.strip() for name in systems.split(","))
+                chosen = {
+                    "model": model,
+                    "settings": tuple(setting) if setting else None,
+                    "systems": names,
+                    "repeats": repeats,
+                    "steps": steps,
+                    "minutes": minutes,
+                    "gpus": gpus,
+                }
+                given = {name: value for name, value in chosen.items() if value is not None}
+                ended = _start(options.model_copy(update=given), out, observer)
+            result = _report(ended)
+            target = _publish(ended, result, publish)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _print_result(result, ended, target)
+    raise typer.Exit(_exit_code(ended, result))
+
+
+def _options(dry_run: bool, bfloat16: bool) -> GpuBenchOptions:
+    if not dry_run:
+        return GpuBenchOptions(dtype="bfloat16" if bfloat16 else "float16")
+    if bfloat16:
+        raise ConfigError("--dry-run computes in float32: leave out --bfloat16")
+    return GpuBenchOptions.dry()
+
+
+def _start(options: GpuBenchOptions, out: Path | None, observer: BenchProgress) -> GpuBenchEnd:
+    from swiftdiff.bench.gpu_session import start_gpu_bench
+
+    out = out or fresh_folder(f"bench-gpu-{datetime.now():%Y%m%d-%H%M%S}")
+    return start_gpu_bench(options, out, argv=sys.argv, observer=observer)
+
+
+def _resume(folder: Path, observer: BenchProgress) -> GpuBenchEnd:
+    from swiftdiff.bench.gpu_session import resume_gpu_bench
+
+    return resume_gpu_bench(folder, observer=observer)
+
+
+def _report(ended: GpuBenchEnd) -> GpuBenchResult:
+    from swiftdiff.bench.gpu_report import write_gpu_report
+    from swiftdiff.bench.gpu_results import read_gpu_result
+
+    if ended.reason is None:
+        return write_gpu_report(ended)
+    typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    try:
+        return write_gpu_report(ended)
+    except StorageError:  # a full disk: show at least what can be read
+        return read_gpu_result(ended.folder, outcome=ended.outcome, cut=ended.cut)
+
+
+def _publish(ended: GpuBenchEnd, result: GpuBenchResult, root: Path | None) -> Path | None:
+    from swiftdiff.bench.gpu_report import publish
+
+    return None if root is None else publish(ended.folder, result, root)
+
+
+def _print_result(result: GpuBenchResult, ended: GpuBenchEnd, target: Path | None) -> None:
+    from swiftdiff.bench.gpu_report import gpu_header
+    from swiftdiff.bench.gpu_tables import gpu_tables
+    from swiftdiff.bench.report import REPORT, TABLES
+
+    from .terminal import print_table
+
+    console = Console(highlight=False)
+    for line in gpu_header(result):
+        console.print(line, markup=False)
+    console.print()
+    for table in gpu_tables(result):
+        print_table(console, table)
+    for failure in result.failures:
+        console.print(f"FAILED: {failure}", markup=False, style="red")
+    folder = ended.folder.path
+    console.print(f"tables:    {folder / REPORT}, {folder / TABLES}", markup=False, soft_wrap=True)
+    console.print(f"records:   {ended.folder.raw_path}", markup=False, soft_wrap=True)
+    if target is not None:
+        console.print(f"published: {target}", markup=False, soft_wrap=True)
+    if ended.cut:
+        command = f"swiftdiff bench-gpu --resume {folder}"
+        console.print(f"\nMore can be measured with\n  {command}", markup=False, soft_wrap=True)
+
+
+def _exit_code(ended: GpuBenchEnd, result: GpuBenchResult) -> int:
+    if ended.outcome == "interrupted":
+        return EXIT_INTERRUPTED
+    if ended.outcome == "stopped":
+        return EXIT_MISTAKE
+    return EXIT_FAILED if result.failures else 0

@@ -1,0 +1,184 @@
+"""Decides which systems are compared on GPUs, in which groups they share them, and in which settings."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swiftdiff.bench.gpu_options import GpuBenchOptions
+from swiftdiff.bench.lineup import ABLATED_SETTINGS, ALL_OFF, FULL, STOCK, Contender
+from swiftdiff.bench.settings import AdapterSetting
+from swiftdiff.config import DiffusersConfig, ServingConfig, SwiftdiffConfig
+from swiftdiff.errors import ConfigError
+from swiftdiff.validation import unknown_name
+
+STOCK_CHANNELS_LAST = "stock+nhwc"
+COMPILED = "swiftdiff+compile"
+# The engine's exact switches, each measured alone. `prefetch` acts on requests that wait, and here there is
+# one at a time; `compile_blocks` takes minutes and is a line of its own, on top of the others.
+SWITCHES = {
+    "latent_parallelism": "latent",
+    "controlnet_offload": "offload",
+    "graph_replay": "graphs",
+    "tuned_kernels": "kernels",
+    "reuse_invariants": "invariants",
+    "channels_last": "nhwc",
+}
+UNMEASURED_SWITCHES = ("prefetch", "compile_blocks")
+MOST_GPUS = 5  # two halves of guidance and three ControlNets: more have nothing to do
+_ENDS = (AdapterSetting(0, 0), AdapterSetting(3, 2))
+_ALL_ADAPTERS = _ENDS[1:]
+_MILD = {"controlnet_reuse": 2, "guidance_interval": (1.0, 1000.0), "step_cache": 2}
+_BOLD = {"controlnet_reuse": 3, "guidance_interval": (2.0, 1000.0), "step_cache": 3}
+_ELSE = {"vae_dtype": "bfloat16", "bal_k": "40%"}
+# First the mild and the bold end of workloads/configs/frontier with all else that is approximate, then apart.
+_APPROXIMATE: dict[str, tuple[dict[str, Any], tuple[AdapterSetting, ...]]] = {
+    "all-mild": (_MILD | _ELSE, _ENDS),
+    "all-bold": (_BOLD | _ELSE, _ENDS),
+    "vae-bf16": ({"vae_dtype": "bfloat16"}, _ENDS),
+    "bal40": ({"bal_k": "40%"}, _ALL_ADAPTERS),
+    "step-cache-2": ({"step_cache": 2}, _ALL_ADAPTERS),
+    "cn-reuse-2": ({"controlnet_reuse": 2}, _ALL_ADAPTERS),
+    "guidance-above-1": ({"guidance_interval": (1.0, 1000.0)}, _ALL_ADAPTERS),
+}
+_QUANTIZED: dict[str, tuple[dict[str, Any], tuple[AdapterSetting, ...]]] = {
+    "float8": ({"quantized_weights": "float8"}, _ENDS),
+    "int8": ({"quantized_weights": "int8"}, _ENDS),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A system of the line-up.
+
+    Attributes:
+        contender: The system.
+        meaning: What it is.
+    """
+
+    contender: Contender
+    meaning: str
+
+
+def gpu_line_up(options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...]) -> list[Line]:
+    """Return the systems, the most telling first: stock and swiftdiff, then what the rest consists of.
+
+    Args:
+        options: The benchmark's; named systems are measured in all settings.
+        num_gpus: GPUs that may be used; 0 is a dry run.
+        cores: Cores of each process.
+
+    Raises:
+        ConfigError: A named system is not in the line-up, or no setting is named.
+    """
+    if not options.adapter_settings:
+        raise ConfigError("--setting: name at least one, such as 1C/1L")
+    lines = {line.contender.name: line for line in all_gpu_lines(options, num_gpus, cores)}
+    if options.systems is None:
+        return [line for line in lines.values() if line.contender.settings]
+    for name in options.systems:
+        if name not in lines:
+            raise ConfigError(unknown_name("system", name, tuple(lines)))
+    chosen = [lines[STOCK], *(lines[name] for name in dict.fromkeys(options.systems) if name != STOCK)]
+    everywhere = options.adapter_settings
+    return [replace(line, contender=replace(line.contender, settings=everywhere)) for line in chosen]
+
+
+def groups_of(lines: list[Line]) -> list[tuple[Contender, ...]]:
+    """Return which systems are in memory at one time and take turns: the first two, then each alone."""
+    contenders = [line.contender for line in lines]
+    together = tuple(each for each in contenders if each.name in (STOCK, FULL))
+    return [together, *((each,) for each in contenders if each not in together)]
+
+
+def all_gpu_lines(options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...]) -> list[Line]:
+    """Return every line there is for some GPUs, also those with no setting that is measured."""
+    settings = options.adapter_settings
+    ablated = _within(ABLATED_SETTINGS, options)
+    with_controlnets = tuple(setting for setting in ablated if setting.num_controlnets)
+
+    def line(
+        name: str, meaning: str, where: tuple[AdapterSetting, ...], gpus: int = 1, **values: Any
+    ) -> Line:
+        config = ServingConfig(
+            name=name,
+            engine="diffusers" if "diffusers" in values else "swiftdiff",
+            model=options.model,
+            device=options.device,
+            dtype=options.dtype,
+            **values,
+        )
+        return Line(Contender(name, config, cores, where, 0 if options.dry_run else gpus), meaning)
+
+    # All read LoRAs anew for every request: stock has no cache for them.
+    full = SwiftdiffConfig(lora_cache_mb=0, channels_last=True)
+    off = full.model_copy(update=dict.fromkeys((*SWITCHES, *UNMEASURED_SWITCHES), False))
+    lines = [
+        line(STOCK, "stock diffusers on one GPU", settings, diffusers=DiffusersConfig()),
+        line(
+            FULL,
+            "every exact switch on, k = 0, on one GPU; LoRAs are read from the store for each request, as "
+            "stock does",
+            settings,
+            swiftdiff=full,
+        ),
+    ]
+    if num_gpus > 1:
+        used = min(num_gpus, MOST_GPUS)
+        lanes = tuple(f"cuda:{index}" for index in range(used))
+        lines.append(
+            line(
+                f"{FULL}-{used}gpus",
+                f"the same on {used} GPUs, a lane each",
+                settings,
+                used,
+                swiftdiff=full.model_copy(update={"lanes": lanes}),
+            )
+        )
+    has_torchao = importlib.util.find_spec("torchao") is not None
+    approximate = _APPROXIMATE | (_QUANTIZED if has_torchao else {})
+    for name, (values, where) in approximate.items():
+        about = ", ".join(f"{key} = {value}" for key, value in values.items())
+        switched = full.model_copy(update=values)
+        lines.append(
+            line(name, f"swiftdiff with {about}: approximate", _within(where, options), swiftdiff=switched)
+        )
+    lines.append(
+        line(
+            ALL_OFF,
+            "the engine with every switch off: LoRAs patched in place, else as stock computes",
+            ablated,
+            swiftdiff=off,
+        )
+    )
+    for switch, short in SWITCHES.items():
+        alone: dict[str, Any] = {switch: True}
+        where = with_controlnets if switch == "controlnet_offload" else ablated
+        if switch == "latent_parallelism" and not options.dry_run:
+            alone["lanes"] = ("cuda:0", "cuda:0")  # on one GPU two streams must be asked for
+        only = off.model_copy(update=alone)
+        lines.append(line(f"{short}-only", f"all off, but {switch}", where, swiftdiff=only))
+    lines.append(
+        line(
+            STOCK_CHANNELS_LAST,
+            "stock diffusers with channels-last networks, which its documentation recommends",
+            ablated,
+            diffusers=DiffusersConfig(channels_last=True),
+        )
+    )
+    if not options.dry_run:  # last, for how long it compiles is not known beforehand
+        lines.append(
+            line(
+                COMPILED,
+                "swiftdiff with compile_blocks: torch.compile of the transformers' blocks",
+                _within(_ENDS, options),
+                swiftdiff=full.model_copy(update={"compile_blocks": True}),
+            )
+        )
+    return lines
+
+
+def _within(wanted: tuple[AdapterSetting, ...], options: GpuBenchOptions) -> tuple[AdapterSetting, ...]:
+    """Return the settings of a line that shows a part: those of them that are measured at all."""
+    return tuple(setting for setting in wanted if setting in options.adapter_settings)
