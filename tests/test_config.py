@@ -151,3 +151,13 @@ def test_a_config_that_cannot_be_read_is_refused(content: bytes | str | None, tm
         path.mkdir()
     with pytest.raises(ConfigError, match=r"cannot read config .*system\.toml: \S"):
         load_config(path)
+
+
+def test_what_decodes_or_multiplies_less_precisely_is_not_exact() -> None:
+    assert parse_config(ENGINE + "channels_last = true\ncompile_blocks = true").swiftdiff.computes_exactly
+    for line in ('vae_dtype = "float16"', "vae_tile_side = 512", 'quantized_weights = "float8"'):
+        assert not parse_config(ENGINE + line).swiftdiff.computes_exactly
+    with pytest.raises(ConfigError, match="vae_tile_side"):
+        parse_config(ENGINE + "vae_tile_side = 100")
+    with pytest.raises(ConfigError, match="compile_blocks = true too"):
+        parse_config(ENGINE + 'quantized_weights = "int8"')

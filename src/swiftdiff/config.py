@@ -110,7 +110,7 @@ class DiffusersConfig(StrictModel):
 
 
 class SwiftdiffConfig(StrictModel):
-    """Switches of the engine ``swiftdiff``. All are exact but ``bal_k`` above 0 and the last three.
+    """Switches of the engine ``swiftdiff``. All are exact but ``bal_k`` above 0 and the last six.
 
     Attributes:
         lanes: Where it computes, such as ``["cuda:0", "cuda:1"]`` or ``["cpu:0", "cpu:1"]``; None is two
@@ -119,7 +119,11 @@ class SwiftdiffConfig(StrictModel):
         controlnet_offload: ControlNets on other lanes than the UNet's, beside its encoder half.
         graph_replay: Replay captured graphs (traced on the CPU, CUDA graphs on GPUs) in place of Python.
         tuned_kernels: On the CPU, compute float32 layers by oneDNN with weights in its own layout. Takes
-            memory for a copy of the convolutions, and of all weights of ControlNets.
+            memory for a copy of the convolutions, and of all weights of ControlNets. On GPUs, compute the
+            query, key and value of a self-attention layer by one product.
+        channels_last: Keep convolutions' weights channels last, for GPUs that prefer it.
+        compile_blocks: Compile each kind of transformer block with ``torch.compile``. The first request of a
+            size waits for it, seconds to minutes; a LoRA compiles nothing again. Without graphs on a CPU.
         reuse_invariants: Compute what does not change over a request's steps once.
         prefetch: Adapters load when a request arrives, and the next request's prompt is encoded while one is
             denoised; otherwise all of it begins when the request is served.
@@ -131,7 +135,10 @@ class SwiftdiffConfig(StrictModel):
         lora_cache_mb: Host memory for LoRAs between requests, in 10^6 bytes.
         controlnet_cache_mb: Host memory for ControlNets between requests.
         controlnet_device_mb: Memory on each GPU for ControlNets between requests.
-        pristine_device_mb: Memory on each GPU for copies of weights that LoRAs change; the rest is kept on
+        graph_device_mb: Memory for arguments and results of CUDA graphs; those used least recently are
+            captured again when they are needed.
+        graph_device_mb: Annotated[float, Field(ge=0)] = 4000.0
+    pristine_device_mb: Memory on each GPU for copies of weights that LoRAs change; the rest is kept on
             the host. None is no limit.
         eviction: Which adapter leaves a full cache: the least recently or least frequently used.
         max_concurrent_loads: Adapters read from the store at one time.
@@ -142,6 +149,14 @@ class SwiftdiffConfig(StrictModel):
             to the second are guided, the others are not (arXiv 2404.07724); None guides all, and is exact.
         step_cache: Steps for which the UNet's deep features are used (arXiv 2312.00858, DeepCache); 1
             computes them at every step, and is exact.
+        vae_dtype: What the VAE decodes in; ``auto`` is what stock does, float32 for a float16 VAE that would
+            overflow, as SDXL's does, and is exact.
+        vae_tile_side: Pixels of the overlapping tiles that larger pictures are decoded in, for GPUs with
+            little memory; 0 decodes them whole, and is exact.
+        quantized_weights: Multiply by 8-bit copies of the transformer blocks' weights, with the extra
+            ``quantized``; LoRAs go into the weights themselves, and the copies follow. ``int8`` needs
+            ``compile_blocks``: torchao's own product waits for the GPU (pytorch/ao 4872), which no CUDA graph
+            can. None is exact.
     """
 
     lanes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -149,6 +164,8 @@ class SwiftdiffConfig(StrictModel):
     controlnet_offload: bool = True
     graph_replay: bool = True
     tuned_kernels: bool = True
+    channels_last: bool = False
+    compile_blocks: bool = False
     reuse_invariants: bool = True
     prefetch: bool = True
     decode_lane: str | None = None
@@ -157,6 +174,7 @@ class SwiftdiffConfig(StrictModel):
     lora_cache_mb: Annotated[float, Field(ge=0)] = 1000.0
     controlnet_cache_mb: Annotated[float, Field(ge=0)] = 8000.0
     controlnet_device_mb: Annotated[float, Field(ge=0)] = 8000.0
+    graph_device_mb: Annotated[float, Field(ge=0)] = 4000.0
     pristine_device_mb: Annotated[float, Field(ge=0)] | None = None
     eviction: Literal["lru", "lfu"] = "lru"
     max_concurrent_loads: Annotated[int, Field(ge=1)] = 4
@@ -164,6 +182,14 @@ class SwiftdiffConfig(StrictModel):
     controlnet_reuse: Annotated[int, Field(ge=1)] = 1
     guidance_interval: tuple[NoiseLevel, NoiseLevel] | None = None
     step_cache: Annotated[int, Field(ge=1)] = 1
+    vae_dtype: Literal["auto"] | Dtype = "auto"
+    vae_tile_side: Annotated[int, Field(ge=0, multiple_of=8)] = 0
+    quantized_weights: Literal["int8", "float8"] | None = None
+
+    @property
+    def computes_exactly(self) -> bool:
+        """Whether weights and pictures are computed as precisely as stock computes them."""
+        return self.quantized_weights is None and self.vae_dtype == "auto" and self.vae_tile_side == 0
 
     @field_validator("guidance_interval")
     @classmethod
@@ -171,6 +197,12 @@ class SwiftdiffConfig(StrictModel):
         if interval is not None and interval[0] >= interval[1]:
             raise ValueError("two noise levels, the lower one first")
         return interval
+
+    @model_validator(mode="after")
+    def _check_that_int8_is_compiled(self) -> Self:
+        if self.quantized_weights == "int8" and not self.compile_blocks:
+            raise ValueError('compile_blocks = true too for quantized_weights = "int8"')
+        return self
 
     @model_validator(mode="after")
     def _check_that_auto_has_a_table(self) -> Self:

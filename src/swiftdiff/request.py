@@ -179,6 +179,8 @@ class RequestRecord(StrictModel):
         bytes_loaded: Bytes of adapters fetched from the store for it.
         adapters: How each of its adapters came, for systems that tell; ControlNets first.
         latent_cache: What a cache of latents had for it, for systems with one.
+        graphs_captured: Graphs that were traced, captured or compiled while it was served, for systems that
+            tell: none if its shapes (and on GPUs its ControlNets) were seen before, whatever its LoRAs.
         device_seconds: Seconds for which it occupied devices, restore included, summed over devices.
         slo_ms: The request's.
         slo_met: Whether ``latency_s`` kept it; None without ``slo_ms``.
@@ -206,6 +208,7 @@ class RequestRecord(StrictModel):
     bytes_loaded: int = 0
     adapters: tuple[AdapterRecord, ...] = ()
     latent_cache: LatentCacheRecord | None = None
+    graphs_captured: int | None = None
     device_seconds: float = 0.0
     slo_ms: float | None = None
     slo_met: bool | None = None

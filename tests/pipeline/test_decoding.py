@@ -10,6 +10,7 @@ import torch
 from families import build_base
 from PIL import Image
 
+from swiftdiff.errors import RequestError
 from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.pipeline.decoding import decode, prepare_vae
 
@@ -81,3 +82,26 @@ def test_a_half_precision_vae_that_overflows_gets_float32_once_and_for_all(
     pipe.vae.to(dtype)
     prepare_vae(pipe)
     assert pipe.vae.dtype == expected
+
+
+def test_a_vae_may_be_given_another_type_and_tiles() -> None:
+    pipe = build_base()
+    latents, _ = draw(pipe)
+    whole = arrays(decode(pipe, latents)).astype(int)
+    prepare_vae(pipe, torch.bfloat16, tile_side=32)
+    assert pipe.vae.dtype == torch.bfloat16
+    tiled = arrays(decode(pipe, latents)).astype(int)
+    assert tiled.shape == whole.shape
+    assert 0 < np.abs(tiled - whole).mean() < 32  # other statistics in each tile: near, not the same
+
+
+def test_a_vae_that_overflows_in_float16_is_no_black_picture() -> None:
+    pipe = build_base()
+    latents, _ = draw(pipe)
+    prepare_vae(pipe, torch.float16)
+    decode(pipe, latents)
+    with torch.no_grad():
+        pipe.vae.decoder.conv_out.bias.fill_(65504)
+        pipe.vae.decoder.conv_out.weight.fill_(1000)
+    with pytest.raises(RequestError, match=r"overflowed in float16, .* set vae_dtype to auto or float32"):
+        decode(pipe, latents)

@@ -8,12 +8,14 @@ import pytest
 import torch
 from pipeline_family import Family
 
+from swiftdiff.pipeline.acceleration import Acceleration
 from swiftdiff.pipeline.graphs import ReplayKind
 from swiftdiff.pipeline.kernels import PackedCopies, packed_bytes, tuned
 from swiftdiff.pipeline.networks import ServedControlNet, SplitUNet
 from swiftdiff.pipeline.prompt_attention import compute_keys_values
 from swiftdiff.pipeline.split_unet import Prompt, UNetEncoder, embed_hint, embed_time
 
+TUNED = Acceleration(tune=True)
 TIMESTEP = torch.tensor(501.0)
 # Sums of some hundred float32 products in another order, through two dozen layers.
 TOLERANCE = 2e-5
@@ -41,19 +43,19 @@ def distance(first: torch.Tensor, second: torch.Tensor) -> float:
 @pytest.mark.parametrize("rows", [1, 2, 8])
 def test_noise_is_stocks_up_to_the_rounding_of_sums(rows: int, size: tuple[int, int], family: Family) -> None:
     expected = noise_of(SplitUNet(family.base.unet), rows, size)
-    found = noise_of(SplitUNet(family.base.unet, tune=True), rows, size)
+    found = noise_of(SplitUNet(family.base.unet, acceleration=TUNED), rows, size)
     assert 0 < distance(found, expected) < TOLERANCE  # 0 would mean that stock's kernels ran
 
 
 def test_a_traced_graph_of_tuned_kernels_has_the_bits_of_the_same_kernels_run_eagerly(family: Family) -> None:
-    eager, traced = (SplitUNet(family.base.unet, kind, tune=True) for kind in ("eager", "traced"))
+    eager, traced = (SplitUNet(family.base.unet, kind, acceleration=TUNED) for kind in ("eager", "traced"))
     for rows in (1, 2):
         assert torch.equal(noise_of(traced, rows), noise_of(eager, rows))
 
 
 def test_a_controlnets_residuals_are_stocks_up_to_the_rounding_of_sums(family: Family) -> None:
     controlnet = family.controlnets[0]
-    stock, fast = ServedControlNet(controlnet), ServedControlNet(controlnet, tune=True)
+    stock, fast = ServedControlNet(controlnet), ServedControlNet(controlnet, acceleration=TUNED)
     generator = torch.Generator().manual_seed(3)
     embeddings, pooled, sample, image = (
         torch.randn(2, *shape, generator=generator) for shape in ((24, 32), (16,), (4, 8, 8), (3, 32, 32))
@@ -77,7 +79,7 @@ def test_the_stock_network_keeps_its_parameters_values_and_results(family: Famil
     unet = family.base.unet
     before = {name: (id(weight), weight.clone()) for name, weight in unet.named_parameters()}
     expected = noise_of(SplitUNet(unet))
-    SplitUNet(unet, tune=True)
+    SplitUNet(unet, acceleration=TUNED)
     after = dict(unet.named_parameters())
     assert before.keys() == after.keys()
     assert all(id(after[name]) == key for name, (key, _) in before.items())
@@ -98,7 +100,7 @@ def test_the_stock_network_keeps_its_parameters_values_and_results(family: Famil
 )
 def test_weights_changed_in_place_and_put_back_are_seen(layer: str, kind: ReplayKind, family: Family) -> None:
     unet = family.base.unet
-    stock, fast = SplitUNet(unet), SplitUNet(unet, kind, tune=True)
+    stock, fast = SplitUNet(unet), SplitUNet(unet, kind, acceleration=TUNED)
     pristine = noise_of(fast)
     weight = unet.get_submodule(layer).weight
     kept = weight.detach().clone()

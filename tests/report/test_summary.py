@@ -67,6 +67,15 @@ def test_warmups_are_in_no_number() -> None:
     assert summarize(warmed) == summarize(measured)
 
 
+def test_captured_graphs_are_summed_over_requests_and_unknown_for_systems_that_do_not_tell() -> None:
+    records = [record(float(i), 0, {"denoise": 1.0}, graphs_captured=count) for i, count in enumerate((4, 0))]
+    warmed = [record(0, 0, {"denoise": 1.0}, warmup=True, graphs_captured=9), *records]
+    assert summarize(warmed).graphs_captured == 4
+    failed = record(9, 0, {"other": 1.0}, status="failed", error="no")
+    assert summarize([*warmed, failed]).to_flat_dict()["graphs_captured"] == 4
+    assert summarize([failed]).graphs_captured is None
+
+
 def test_a_failure_costs_device_time_and_misses_its_slo_but_has_no_latency() -> None:
     records = [
         record(0, 0, {"denoise": 1.0}, slo_ms=2000.0, slo_met=True),

@@ -274,6 +274,7 @@ class Replay:
             bytes_loaded=0 if served is None else served.bytes_loaded,
             adapters=() if served is None else served.adapters,
             latent_cache=None if served is None else served.latent_cache,
+            graphs_captured=None if served is None else served.graphs_captured,
             device_seconds=busy_s * self._system.num_devices,
             slo_ms=slo_ms,
             slo_met=None if slo_ms is None else is_ok and latency_s * 1000 <= slo_ms,

@@ -1,8 +1,9 @@
-"""Chooses faster CPU kernels for the same arithmetic: oneDNN's, with weights laid out as it wants them.
+"""Chooses faster kernels for the same arithmetic: on CPUs oneDNN's, with weights laid out as it wants them.
 
 Stock torch computes float32 linear layers by MKL and small convolutions by im2col; where oneDNN has kernels
 for the processor's widest vectors it is up to twice as fast, most of all on processors that MKL holds back.
-The numbers differ from stock's by the rounding of sums in another order, about 1e-6 of the largest.
+The numbers differ from stock's by the rounding of sums in another order, about 1e-6 of the largest. On GPUs
+one product computes the query, key and value of a self-attention layer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +23,7 @@ from torch.nn import functional as F
 from swiftdiff.pipeline.prompt_attention import is_plain_attention, split_heads
 
 Part = TypeVar("Part", bound=nn.Module)
+Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 _TYPICAL_SIDE = 16  # of the feature maps that layouts are chosen for; others are computed from them as well
 _MIN_ROWS = 16  # below, setting up a oneDNN kernel takes longer than the product
@@ -53,16 +56,31 @@ def tuned(part: Part, *, fixed: bool = False) -> Part:
     value of a self-attention layer are moved into one piece of memory, for one product to compute the three.
 
     Args:
-        part: On the CPU, in float32; anything else comes back as it is, as everything does where torch was
-            built without oneDNN.
+        part: On a GPU, or on the CPU in float32; anything else comes back as it is, as everything on the CPU
+            does where torch was built without oneDNN.
         fixed: Its weights will never change: linear layers have copies too.
     """
     weights = [*part.parameters(), *part.buffers()]
+    if all(weight.is_cuda for weight in weights):
+        return with_joint_products(part)
     if not _has_onednn() or any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         return part
     twin = copy.deepcopy(part, {id(weight): weight for weight in weights})
     for module in twin.modules():
         _replace_parts(module, fixed)
+    return twin
+
+
+def with_joint_products(part: Part) -> Part:
+    """Return a module that computes query, key and value of self-attention layers by one product.
+
+    As `tuned` does; the weights are moved into one piece of memory, and are shared with ``part``.
+    """
+    weights = [*part.parameters(), *part.buffers()]
+    twin = copy.deepcopy(part, {id(weight): weight for weight in weights})
+    for module in twin.modules():
+        if isinstance(module, BasicTransformerBlock) and _is_self_attention(module.attn1):
+            module.attn1 = _SelfAttention(module.attn1, fixed=False, multiply=F.linear)
     return twin
 
 
@@ -155,8 +173,9 @@ class _SelfAttention(nn.Module):
 
     qkv: torch.Tensor
 
-    def __init__(self, stock: Any, fixed: bool) -> None:
+    def __init__(self, stock: Any, fixed: bool, multiply: Multiply) -> None:
         super().__init__()
+        self._multiply = multiply
         self.heads = stock.heads
         self.to_out = stock.to_out[0]
         together = _in_a_row([stock.to_q.weight, stock.to_k.weight, stock.to_v.weight])
@@ -165,7 +184,7 @@ class _SelfAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, encoder_hidden_states: None = None, attention_mask: None = None
     ) -> torch.Tensor:
-        several = _linear(hidden_states, self.qkv, None).chunk(3, dim=-1)
+        several = self._multiply(hidden_states, self.qkv, None).chunk(3, dim=-1)
         query, key, value = (split_heads(self, states) for states in several)
         output = F.scaled_dot_product_attention(query, key, value)
         projected: torch.Tensor = self.to_out(output.transpose(1, 2).flatten(2))
@@ -183,7 +202,7 @@ def _replace_parts(module: nn.Module, fixed: bool) -> None:
         assert isinstance(module, _Conv2d)
         module.pack()
     elif isinstance(module, BasicTransformerBlock) and _is_self_attention(module.attn1):
-        module.attn1 = _SelfAttention(module.attn1, fixed)
+        module.attn1 = _SelfAttention(module.attn1, fixed, multiply=_linear)
     else:
         for name, child in module.named_children():
             if isinstance(child, GEGLU) and child.proj.bias is not None:

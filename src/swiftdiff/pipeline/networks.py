@@ -6,8 +6,11 @@ import json
 
 from diffusers import ControlNetModel, UNet2DConditionModel
 
+from swiftdiff.pipeline.acceleration import PLAIN, Acceleration
+from swiftdiff.pipeline.cuda_graphs import CudaGraphs
 from swiftdiff.pipeline.graphs import Replay, ReplayKind, TracedGraphs, TracedReplay, make_replay
-from swiftdiff.pipeline.kernels import PackedCopies, packed_bytes, tuned
+from swiftdiff.pipeline.kernels import PackedCopies, packed_bytes
+from swiftdiff.pipeline.quantized import QuantizedCopies
 from swiftdiff.pipeline.shallow_path import DeepDecoder, ShallowDecoder, ShallowEncoder, ShallowTrunk
 from swiftdiff.pipeline.split_unet import ControlNetTrunk, UNetDecoder, UNetEncoder
 
@@ -21,6 +24,7 @@ class ShallowUNet:
         encoder: The encoder half.
         decoder: The decoder half.
         replay: How the parts are run.
+        cuda_graphs: As for `make_replay`.
 
     Attributes:
         encode: `ShallowEncoder`, replayed.
@@ -32,9 +36,17 @@ class ShallowUNet:
         ModelError: The UNet has nothing deep.
     """
 
-    def __init__(self, encoder: UNetEncoder, decoder: UNetDecoder, replay: ReplayKind) -> None:
+    def __init__(
+        self,
+        encoder: UNetEncoder,
+        decoder: UNetDecoder,
+        replay: ReplayKind,
+        cuda_graphs: CudaGraphs | None = None,
+    ) -> None:
         parts = (ShallowEncoder(encoder), DeepDecoder(decoder), ShallowDecoder(decoder))
-        self.encode, self.decode_deep, self.decode = (make_replay(replay, part) for part in parts)
+        self.encode, self.decode_deep, self.decode = (
+            make_replay(replay, part, cuda_graphs=cuda_graphs) for part in parts
+        )
         self.num_skips = parts[2].num_skips
 
     @property
@@ -49,7 +61,7 @@ class SplitUNet:
     Args:
         unet: The stock model.
         replay: How its halves are run.
-        tune: Run them by `kernels.tuned`.
+        acceleration: What they are made of.
         with_shallow_path: Split them for a step cache too.
 
     Attributes:
@@ -68,22 +80,27 @@ class SplitUNet:
         unet: UNet2DConditionModel,
         replay: ReplayKind = "eager",
         *,
-        tune: bool = False,
+        acceleration: Acceleration = PLAIN,
         with_shallow_path: bool = False,
     ) -> None:
+        acceleration.lay_out(unet)
         self.unet = unet
         encoder, decoder = UNetEncoder(unet), UNetDecoder(unet)
         self.num_skips = decoder.num_skips
         self.cross_attentions = (encoder.cross_attentions, decoder.cross_attentions)
-        halves = (tuned(encoder), tuned(decoder)) if tune else (encoder, decoder)
-        self.encode, self.decode = (make_replay(replay, half) for half in halves)
-        # Made of the tuned halves' own layers, so that these have no second copies of weights.
-        self.shallow = ShallowUNet(*halves, replay) if with_shallow_path else None
-        self._copies = [PackedCopies(half) for half in halves]
+        halves = (acceleration.apply(encoder), acceleration.apply(decoder))
+        graphs = acceleration.cuda_graphs
+        self.encode, self.decode = (make_replay(replay, half, cuda_graphs=graphs) for half in halves)
+        # Made of these halves' own layers, so that there are no second copies of weights.
+        self.shallow = ShallowUNet(*halves, replay, graphs) if with_shallow_path else None
+        self._packed = [PackedCopies(half) for half in halves]
+        self._quantized = [QuantizedCopies(half) for half in halves]
 
     def refresh(self) -> None:
         """Take note of weights that were patched or restored. No lane may compute meanwhile."""
-        renewed = [copies.renew() for copies in self._copies]
+        for rounded in self._quantized:
+            rounded.renew()
+        renewed = [copies.renew() for copies in self._packed]
         if not any(renewed):
             return
         for replay in (self.encode, self.decode, *(self.shallow.replays if self.shallow else ())):
@@ -98,7 +115,7 @@ class ServedControlNet:
         controlnet: The stock model.
         replay: How it is run.
         graphs: Traced graphs to share with other ControlNets of its architecture; None shares none.
-        tune: Run it by `kernels.tuned`.
+        acceleration: What it is made of.
         with_shallow_path: Split it for a step cache too.
 
     Attributes:
@@ -117,18 +134,22 @@ class ServedControlNet:
         replay: ReplayKind = "eager",
         graphs: TracedGraphs | None = None,
         *,
-        tune: bool = False,
+        acceleration: Acceleration = PLAIN,
         with_shallow_path: bool = False,
     ) -> None:
+        acceleration.lay_out(controlnet)
         self.controlnet = controlnet
         trunk = ControlNetTrunk(controlnet)
         settings = _settings_of(controlnet)
-        computed = tuned(trunk, fixed=True) if tune else trunk
-        self.compute = make_replay(replay, computed, graphs, settings)
-        self.compute_shallow = (
-            make_replay(replay, ShallowTrunk(computed), graphs, settings) if with_shallow_path else None
-        )
-        self.extra_bytes = packed_bytes(computed)
+        computed = acceleration.apply(trunk, fixed=True)
+        parts = (computed, *((ShallowTrunk(computed),) if with_shallow_path else ()))
+        replays = [
+            make_replay(replay, part, graphs, settings, cuda_graphs=acceleration.cuda_graphs)
+            for part in parts
+        ]
+        self.compute = replays[0]
+        self.compute_shallow = replays[1] if with_shallow_path else None
+        self.extra_bytes = packed_bytes(computed) + QuantizedCopies(computed).num_bytes
         self.cross_attentions = (trunk.cross_attentions,)
 
 

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from diffusers import ControlNetModel
@@ -13,6 +14,8 @@ from torch import nn
 
 from swiftdiff.adapters.loading import AdapterLoader, Loaded, LoadHandle, LoadTiming, RetryPolicy
 from swiftdiff.adapters.residency import AdapterCache, CacheStats, EvictionPolicy
+from swiftdiff.adapters.transfers import StagedCopies
+from swiftdiff.pipeline.acceleration import PLAIN, Acceleration
 from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs
 from swiftdiff.pipeline.networks import ServedControlNet
 from swiftdiff.pipeline.replicas import Replicas
@@ -58,7 +61,7 @@ class ResidentControlNets:
         max_concurrent: Reads from the store at one time, and copies to each GPU.
         retry: For stores that do not answer.
         traces: Graphs that ControlNets of one architecture share; None is a place of their own.
-        tune: Run ControlNets by `kernels.tuned`.
+        acceleration: What ControlNets are made of.
         with_shallow_path: Split them for a step cache too.
         copy_to: Copies a ControlNet to a device.
         clock: Seconds from any moment.
@@ -76,7 +79,7 @@ class ResidentControlNets:
         max_concurrent: int = 4,
         retry: RetryPolicy | None = None,
         traces: TracedGraphs | None = None,
-        tune: bool = False,
+        acceleration: Acceleration = PLAIN,
         with_shallow_path: bool = False,
         copy_to: Callable[[ControlNetModel, torch.device], ControlNetModel] | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -85,9 +88,9 @@ class ResidentControlNets:
         self._devices = tuple(dict.fromkeys(devices))
         self._replay_kind = replay_kind
         self._traces = TracedGraphs() if traces is None else traces
-        self._tune = tune
+        self._acceleration = acceleration
         self._with_shallow_path = with_shallow_path
-        self._copy_to = copy_to or copy_to_device
+        self._copy_to = copy_to
         self._clock = clock
         self._host = AdapterLoader(
             self._read_to_host,
@@ -146,19 +149,19 @@ class ResidentControlNets:
 
     def _read_to_host(self, adapter_id: str) -> Loaded[_Copy]:
         loaded = self._read(adapter_id)
-        if any(device.type == "cuda" for device in self._devices):
-            _pin(loaded.value)
         served = self._serve(loaded.value, HOST)
         return replace(loaded, value=_Copy(served), num_bytes=loaded.num_bytes + served.extra_bytes)
 
     def _copier(self, device: torch.device) -> Callable[[str], Loaded[_Copy]]:
+        copy_to = self._copy_to or partial(copy_to_device, staged=StagedCopies(device))
+
         def copy_from_host(adapter_id: str) -> Loaded[_Copy]:
             with self._host.load(adapter_id) as handle:
                 source = handle.result().network.controlnet
                 came = handle.timing
                 assert came is not None
                 began = self._clock()
-                controlnet = self._copy_to(source, device)
+                controlnet = copy_to(source, device)
                 prepare_s = came.prepare_s + self._clock() - began
             placed = _Copy(self._serve(controlnet, device), came)
             return Loaded(placed, _num_bytes(controlnet), came.bytes_read, came.fetch_s, prepare_s)
@@ -166,28 +169,33 @@ class ResidentControlNets:
         return copy_from_host
 
     def _serve(self, controlnet: ControlNetModel, device: torch.device) -> ServedControlNet:
+        is_computed_there = device in self._devices  # else it is only copied from there
         return ServedControlNet(
             controlnet,
             self._replay_kind(device),
             self._traces,
-            tune=self._tune,
+            acceleration=self._acceleration if is_computed_there else PLAIN,
             with_shallow_path=self._with_shallow_path,
         )
 
 
-def copy_to_device(controlnet: ControlNetModel, device: torch.device) -> ControlNetModel:
-    """Return a copy of a ControlNet on a device; to a GPU on a stream of its own, beside the GPU's work."""
-    stream: torch.cuda.Stream | None = None
-    if device.type == "cuda":
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+def copy_to_device(
+    controlnet: ControlNetModel, device: torch.device, staged: StagedCopies | None = None
+) -> ControlNetModel:
+    """Return a copy of a ControlNet on a device; to a GPU beside its work.
+
+    Args:
+        controlnet: On the host.
+        device: Where to.
+        staged: Copies to that device; None is a new one.
+    """
+    staged = staged or StagedCopies(device)
     moved: dict[int, torch.Tensor] = {}
-    with torch.cuda.stream(stream):
-        for weight in _weights(controlnet):
-            tensor = weight.detach().to(device, non_blocking=True)
-            is_parameter = isinstance(weight, nn.Parameter)
-            moved[id(weight)] = nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
-    if stream is not None:
-        stream.synchronize()  # holds up this loader thread alone
+    for weight in _weights(controlnet):
+        tensor = staged.copy(weight.detach())
+        is_parameter = isinstance(weight, nn.Parameter)
+        moved[id(weight)] = nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
+    staged.wait()
     # Told that the weights are copied already, deepcopy copies the modules around them.
     return copy.deepcopy(controlnet, moved)
 
@@ -259,9 +267,3 @@ def _weights(controlnet: ControlNetModel) -> list[torch.Tensor]:
 
 def _num_bytes(controlnet: ControlNetModel) -> int:
     return sum(weight.nbytes for weight in _weights(controlnet))
-
-
-def _pin(controlnet: ControlNetModel) -> None:
-    """Page-lock a ControlNet's weights, so that a GPU fetches them while it computes."""
-    for weight in _weights(controlnet):
-        weight.data = weight.data.pin_memory()

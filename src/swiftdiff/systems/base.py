@@ -37,6 +37,7 @@ class Served:
         bytes_loaded: Bytes of adapters fetched from the store.
         adapters: How each adapter came, for systems that tell.
         latent_cache: What a cache of latents had for it, for systems with one.
+        graphs_captured: Graphs that were traced, captured or compiled meanwhile, for systems that tell.
     """
 
     images: list[Image] | Callable[[], list[Image]]
@@ -44,6 +45,7 @@ class Served:
     bytes_loaded: int
     adapters: tuple[AdapterRecord, ...] = ()
     latent_cache: LatentCacheRecord | None = None
+    graphs_captured: int | None = None
 
 
 class ServingSystem(Protocol):
@@ -88,8 +90,6 @@ class ServingSystem(Protocol):
         """
         ...
 
-    def finish(self) -> None:
-        """Undo what the last served request did to the model, also if it failed; timed as ``restore``."""
     def stages_so_far(self, request_id: str) -> dict[str, float]:
         """Return what a request that is served now took until now, by stage, as far as it was measured.
 
@@ -97,6 +97,8 @@ class ServingSystem(Protocol):
         """
         ...
 
+    def finish(self) -> None:
+        """Undo what the last served request did to the model, also if it failed; timed as ``restore``."""
         ...
 
     def close(self) -> None:

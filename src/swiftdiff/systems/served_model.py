@@ -15,14 +15,17 @@ from PIL.Image import Image
 from swiftdiff.adapters.model_layers import ModelLayers
 from swiftdiff.adapters.patcher import WeightPatcher
 from swiftdiff.config import SwiftdiffConfig
+from swiftdiff.models.loading import find_dtype
+from swiftdiff.pipeline.acceleration import Acceleration
 from swiftdiff.pipeline.approximations import Approximations
+from swiftdiff.pipeline.cuda_graphs import CudaGraphs
 from swiftdiff.pipeline.decoding import decode, prepare_vae
 from swiftdiff.pipeline.denoise import BeforeStep, Denoiser, Show
 from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs
 from swiftdiff.pipeline.inputs import draw_latents, encode_prompts, prepare_control_image
 from swiftdiff.pipeline.job import ControlInput, DenoiseJob
 from swiftdiff.pipeline.kernels import tuned
-from swiftdiff.pipeline.lane import Lane, LaneFuture
+from swiftdiff.pipeline.lane import Lane, LaneFuture, synchronize
 from swiftdiff.pipeline.networks import ServedControlNet, SplitUNet
 from swiftdiff.pipeline.replicas import Replicas
 from swiftdiff.pipeline.schedule import Schedule
@@ -35,6 +38,7 @@ from swiftdiff.telemetry.timeline import OFF, Timeline, spanned
 Prompts = tuple[Prompt, Prompt | None]
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+_COMPILER = "inductor"
 _GRAPHS: dict[str, ReplayKind] = {"cpu": "traced", "cuda": "cuda_graph"}
 
 
@@ -53,10 +57,11 @@ class ServedModel:
         patchers: One for the UNet on each device, and one for the text encoders.
         native_side: Of a picture when a request names no size, in pixels.
         approximations: What denoising leaves out.
+        acceleration: What networks are made of.
 
     Raises:
         ModelError: The model cannot be split, or its weights have a type that cannot be patched.
-        ConfigError: A lane is not a device of this machine.
+        ConfigError: A lane is not a device of this machine, or weights cannot be quantized here.
     """
 
     def __init__(self, pipe: Any, switches: SwiftdiffConfig, num_threads: int) -> None:
@@ -83,17 +88,28 @@ class ServedModel:
         is_cpu = self._device.type == "cpu"
         self._encoder = Lane(str(self._device), max(1, num_threads // 2) if is_cpu else None, "text")
         self.decoder = None if switches.decode_lane is None else Lane(switches.decode_lane, role="decode")
-        prepare_vae(pipe)
+        prepare_vae(
+            pipe,
+            None if switches.vae_dtype == "auto" else find_dtype(switches.vae_dtype),
+            switches.vae_tile_side,
+        )
         if self.decoder is not None:
             pipe.vae.to(self.decoder.device)
         if switches.tuned_kernels:
             pipe.vae.decoder = tuned(pipe.vae.decoder, fixed=True)
+        self.acceleration = Acceleration(
+            tune=switches.tuned_kernels,
+            channels_last=switches.channels_last,
+            compiled=_COMPILER if switches.compile_blocks else None,
+            precision=switches.quantized_weights,
+            cuda_graphs=CudaGraphs(max_bytes=int(switches.graph_device_mb * 1e6)),
+        )
         unets = {device: self._copy_unet(device) for device in self._workplace.devices}
         halves = {
             device: SplitUNet(
                 unet,
                 self.replay_kind(device),
-                tune=switches.tuned_kernels,
+                acceleration=self.acceleration,
                 with_shallow_path=self.has_step_cache,
             )
             for device, unet in unets.items()
@@ -146,7 +162,8 @@ class ServedModel:
 
     def replay_kind(self, device: torch.device) -> ReplayKind:
         """Return how networks run on a device."""
-        return _GRAPHS[device.type] if self._switches.graph_replay else "eager"
+        kind = _GRAPHS[device.type] if self._switches.graph_replay else "eager"
+        return "eager" if kind == "traced" and not self.acceleration.can_be_traced else kind
 
     def size_of(self, request: ImageRequest) -> tuple[int, int]:
         """Return a request's width and height."""
@@ -255,7 +272,10 @@ class ServedModel:
         request = ImageRequest(request_id="warm-up", timestamp=0, prompt="", num_inference_steps=num_steps)
         everywhere = replace(kept, guidance_interval=None)  # few steps may all lie outside it
         with torch.inference_mode():
-            inputs = [(), *(() if traces is None else ((self._blank_control(traces),),))]
+            # CUDA graphs hold addresses: those of a blank ControlNet would serve no other.
+            by_address = all(self.replay_kind(device) == "cuda_graph" for device in self.network_devices)
+            blanks = () if traces is None or by_address else ((self._blank_control(traces),),)
+            inputs = [(), *blanks]
             for guidance_scale in (5.0, 1.0):
                 asked = request.model_copy(update={"guidance_scale": guidance_scale})
                 for controls in inputs:
@@ -271,8 +291,7 @@ class ServedModel:
     def synchronize(self) -> None:
         """Wait until its devices have done what was queued."""
         for device in self.devices:
-            if device.type != "cpu":
-                torch.accelerator.synchronize(device)
+            synchronize(device)
 
     def close(self) -> None:
         """End the lanes' threads."""
@@ -296,7 +315,7 @@ class ServedModel:
                 copy.deepcopy(blank).to(device),
                 self.replay_kind(device),
                 traces,
-                tune=self._switches.tuned_kernels,
+                acceleration=self.acceleration,
                 with_shallow_path=self.has_step_cache,
             )
             for device in self.network_devices

@@ -29,6 +29,7 @@ from swiftdiff.config import ServingConfig
 from swiftdiff.models.loading import find_dtype, load_pipeline
 from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.models.registry import resolve_model
+from swiftdiff.pipeline.captured import num_captures
 from swiftdiff.pipeline.denoise import Show
 from swiftdiff.pipeline.graphs import TracedGraphs
 from swiftdiff.pipeline.resident_controlnets import ResidentControlNets
@@ -79,7 +80,11 @@ class SwiftdiffSystem:
         )
         self._bounds.check_model({name: getattr(pipe, name) for name in ("unet", *TEXT_ENCODERS)})
         self._model = ServedModel(pipe, switches, num_threads)
-        is_exact = self._bounds.exactness == "exact" and self._model.approximations.are_none
+        is_exact = (
+            self._bounds.exactness == "exact"
+            and self._model.approximations.are_none
+            and switches.computes_exactly
+        )
         self.exactness: Exactness = "exact" if is_exact else "approximate"
         self.num_devices = len(self._model.devices)
         self._traces = TracedGraphs()
@@ -101,7 +106,7 @@ class SwiftdiffSystem:
             max_concurrent=switches.max_concurrent_loads,
             retry=retry,
             traces=self._traces,
-            tune=switches.tuned_kernels,
+            acceleration=self._model.acceleration,
             with_shallow_path=self._model.has_step_cache,
         )
         self._incoming = IncomingRequests(self._controlnets, self._loras)
@@ -165,7 +170,7 @@ class SwiftdiffSystem:
         """
         if len({batch_key(request, self._model.native_side) for request in requests}) != 1:
             raise ValueError("requests of one batch must agree in their batch_key")
-        timer = StageTimer(self._model.synchronize, self._timeline)
+        timer, captured_before = StageTimer(self._model.synchronize, self._timeline), num_captures()
         members = [self._incoming.claim(request) for request in requests]
         self._batch = batch = Batch(members, on_steps, timer)
         self._look_ahead()  # now, for these requests may have to wait for adapters of their own
@@ -185,7 +190,8 @@ class SwiftdiffSystem:
                 continue
             records = bound.note_in(member.records(service.first_steps.get))
             num_bytes = sum(record.bytes_loaded for record in records)
-            results.append(Served(*pictures[index], num_bytes, records))
+            captured = num_captures() - captured_before
+            results.append(Served(*pictures[index], num_bytes, records, graphs_captured=captured))
         return results
 
     def stages_so_far(self, request_id: str) -> dict[str, float]:
