@@ -40,6 +40,7 @@ def build_bounce_random(
     import torch
     from torch import nn
 
+    from swiftdiff.models.quiet import quiet_libraries
     from swiftdiff.world.bounce.architecture import build_autoencoder, build_transformer
     from swiftdiff.world.bounce.prompts import BouncePrompts
     from swiftdiff.world.bounce.recipe import bounce_settings
@@ -51,6 +52,7 @@ def build_bounce_random(
         transformer, vae = build_transformer(), build_autoencoder()
         for layer in (transformer.proj_out, transformer.condition_embedder.time_proj):
             nn.init.xavier_uniform_(layer.weight)
-    for module in (transformer, vae):
-        module.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
+    with quiet_libraries():  # diffusers warns of layers that it would keep in float32 when it loads them
+        for module in (transformer, vae):
+            module.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
     return WorldModel(BOUNCE_RANDOM, CausalWan(transformer), vae, BouncePrompts(), bounce_settings())

@@ -1,0 +1,228 @@
+"""The command ``swiftdiff world bench``: what the KV cache, int8, streaming and profiling come to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from swiftdiff.errors import ConfigError, StorageError
+
+from .fresh_folder import fresh_folder
+from .status_line import StatusLine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from swiftdiff.world.bench_options import WorldBenchOptions
+    from swiftdiff.world.bench_results import WorldBenchResult
+    from swiftdiff.world.bench_session import WorldBenchEnd, WorldBenchObserver
+
+EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
+_LOG_EVERY_S = 60.0
+
+
+def bench(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Default: bounce, or bounce-random where it is not installed."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Of all clips. Default: a scene a seed.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of each timed case. Default: 8.")
+    ] = None,
+    clip_blocks: Annotated[
+        str | None,
+        typer.Option(metavar="N,N…", help="Lengths compared with recomputing. Default: 7,14."),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Past blocks in the window. Default: 6.")
+    ] = None,
+    long_blocks: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Blocks of the long clip. Default: 56.")
+    ] = None,
+    drift_blocks: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Blocks of clips for drift. Default: 40.")
+    ] = None,
+    drift_seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Clips of each policy. Default: 5.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Of scenes and noise. Default: 0.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where it runs. Default: cpu.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of the CPU. Default: 1.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for everything. Default: results/world-bench-<time>."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted benchmark.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
+    ] = False,
+) -> None:
+    """Measure a world: cache against recomputing, windows, int8, streaming, drift.
+
+    Cases take turns, every measurement is on disk at once, and ratios are taken
+    within a repeat. The machine should be idle: the tables say when it was not.
+
+    Exit codes: 0 all is as asked for; 1 something is not; 2 a mistake in the
+    command, or a disk that takes no more; 130 Ctrl-C, after which --resume goes
+    on.
+    """
+    counts = {
+        "prompt": prompt, "repeats": repeats, "window_blocks": window, "long_blocks": long_blocks,
+        "drift_blocks": drift_blocks, "drift_seeds": drift_seeds, "seed": seed, "device": device,
+        "threads": threads,
+    }  # fmt: skip
+    given = {name: value for name, value in counts.items() if value is not None}
+    with _Progress() as progress:
+        try:
+            if resume is not None:
+                if given or (model, clip_blocks, out) != (None, None, None):
+                    raise ConfigError(
+                        "--resume goes on as the benchmark began: beside it there can only be --json"
+                    )
+                ended = _resume(resume, progress)
+            else:
+                ended = _start(_options(model, clip_blocks, given), out, progress)
+            ended, result = _report(ended)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    if ended.reason is not None:
+        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _print_result(result, ended)
+    raise typer.Exit(_exit_code(ended, result))
+
+
+def _options(model: str | None, clip_blocks: str | None, given: Mapping[str, object]) -> WorldBenchOptions:
+    from pydantic import ValidationError
+
+    from swiftdiff.validation import describe
+    from swiftdiff.world.bench_options import WorldBenchOptions
+    from swiftdiff.world.presets import default_world
+
+    values = {"model": model or default_world(), **given}
+    if clip_blocks is not None:
+        try:
+            values["clip_blocks"] = tuple(int(number) for number in clip_blocks.split(","))
+        except ValueError as error:
+            raise ConfigError.for_field("--clip-blocks", clip_blocks, "numbers such as 7,14") from error
+    try:
+        return WorldBenchOptions.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, WorldBenchOptions)) from error
+
+
+def _start(options: WorldBenchOptions, out: Path | None, progress: _Progress) -> WorldBenchEnd:
+    from swiftdiff.world.bench_session import start_bench
+
+    folder = out or fresh_folder(f"world-bench-{datetime.now():%Y%m%d-%H%M%S}")
+    return start_bench(options, folder, argv=sys.argv, observer=_observer(progress))
+
+
+def _resume(folder: Path, progress: _Progress) -> WorldBenchEnd:
+    from swiftdiff.world.bench_session import resume_bench
+
+    return resume_bench(folder, observer=_observer(progress))
+
+
+def _report(ended: WorldBenchEnd) -> tuple[WorldBenchEnd, WorldBenchResult]:
+    from swiftdiff.world.bench_report import read_bench_result, write_bench_report
+
+    complete = ended.outcome == "complete"
+    try:
+        return ended, write_bench_report(ended.folder, complete=complete)
+    except StorageError as error:  # a full disk: show at least what can be read
+        ended = dataclasses.replace(ended, outcome="stopped", reason=ended.reason or error)
+        return ended, read_bench_result(ended.folder, complete=complete)
+
+
+def _print_result(result: WorldBenchResult, ended: WorldBenchEnd) -> None:
+    from rich.console import Console
+
+    from swiftdiff.world.bench_report import REPORT, TABLES, bench_tables, header
+
+    from .terminal import print_table
+
+    console = Console(highlight=False)
+    for line in header(result):
+        console.print(line, markup=False)
+    console.print()
+    for table in bench_tables(result):
+        print_table(console, table)
+    folder = ended.folder.path
+    console.print(f"tables:   {folder / REPORT}, {folder / TABLES}", markup=False, soft_wrap=True)
+    console.print(f"records:  {ended.folder.raw_path}", markup=False, soft_wrap=True)
+    if ended.outcome != "complete":
+        console.print(
+            f"\nINCOMPLETE. Go on with\n  swiftdiff world bench --resume {folder}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _exit_code(ended: WorldBenchEnd, result: WorldBenchResult) -> int:
+    if ended.outcome == "interrupted":
+        return EXIT_INTERRUPTED
+    if ended.outcome == "stopped":
+        return EXIT_MISTAKE
+    return EXIT_FAILED if result.unmet else 0
+
+
+def _observer(progress: _Progress) -> WorldBenchObserver:
+    from swiftdiff.world.bench_session import WorldBenchObserver
+
+    class Observer(WorldBenchObserver):
+        def doing(self, what: str) -> None:
+            progress.doing(what)
+
+        def progressed(self, done: int, total: int, left_s: float | None) -> None:
+            progress.progressed(done, total, left_s)
+
+    return Observer()
+
+
+class _Progress:
+    """A line on stderr: what goes on, how much is done, and the time left; in a log file, a line a minute."""
+
+    def __init__(self) -> None:
+        self._line = StatusLine()
+        self._counted = ""
+        self._logged_s = float("-inf")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._line.clear()
+
+    def doing(self, what: str) -> None:
+        """Show what goes on."""
+        self._line.draw(f"{self._counted}{what}")
+
+    def progressed(self, done: int, total: int, left_s: float | None) -> None:
+        """Count, and guess the time left."""
+        left = "" if left_s is None else f", about {left_s:.0f} s left"
+        self._counted = f"{done}/{total}{left}: "
+        if not self._line.is_live and time.monotonic() - self._logged_s > _LOG_EVERY_S:
+            self._logged_s = time.monotonic()
+            self._line.note(self._counted.removesuffix(": "))
