@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swiftdiff.errors import ConfigError
+
+if TYPE_CHECKING:
+    from swiftdiff.server.config import ServerConfig
+    from swiftdiff.server.world_service import WorldService
 
 DEFAULT_CONFIG = "configs/swiftdiff.toml"
 CURL = """\
@@ -42,16 +46,16 @@ def serve_local(
     queue_size: Annotated[
         int | None, typer.Option(metavar="N", help="Requests that may wait; more get 429. Default: 64.")
     ] = None,
-    drain_s: Annotated[
-        float | None,
-        typer.Option("--drain", metavar="SECONDS", help="Time to serve the rest after SIGTERM. Default: 30."),
-    ] = None,
     max_batch: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             help="Pictures denoised as one where that measures faster; 1: never. Default: 4.",
         ),
+    ] = None,
+    drain_s: Annotated[
+        float | None,
+        typer.Option("--drain", metavar="SECONDS", help="Time to serve the rest after SIGTERM. Default: 30."),
     ] = None,
     access_log: Annotated[
         str | None,
@@ -64,6 +68,12 @@ def serve_local(
         typer.Option(
             "--stock/--no-stock",
             help="Let requests ask for stock diffusers too, which loads the model a second time.",
+        ),
+    ] = None,
+    world: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Show live worlds of this model too, at /world/: bounce, or a folder."
         ),
     ] = None,
 ) -> None:
@@ -85,9 +95,10 @@ def serve_local(
         server,
         host=host,
         port=port,
-        api_key=None if api_key_file is None else _read_key(api_key_file),
+        api_key=None if api_key_file is None else read_key(api_key_file),
         policy=policy,
         queue_size=queue_size,
+        max_batch=max_batch,
         drain_s=drain_s,
         access_log=access_log,
         stock=stock,
@@ -98,18 +109,14 @@ def serve_local(
         from swiftdiff.server.run import run_server
 
     def announce(address: str) -> None:
-        max_batch=max_batch,
         key = "" if settings.api_key is None else " -H 'Authorization: Bearer KEY'"
         print(f"{serving.name} serves {Path(serving.model).name}. Page: {address}/")
+        if world is not None:
+            print(f"World {Path(world).name} runs at {address}/world/")
         print(CURL.format(address=address, key=key), flush=True)
 
     def loading() -> None:
-        if not settings.is_local and settings.api_key is None:
-            typer.secho(
-                f"warning: others reach {settings.host}, and no key is asked for (--api-key-file)",
-                fg="yellow",
-                err=True,
-            )
+        warn_if_open(settings)
         typer.echo(f"loading {Path(serving.model).name}", err=True)
 
     run_server(
@@ -117,10 +124,30 @@ def serve_local(
         serving,
         announce=announce,
         loading=loading,
+        open_worlds=None if world is None else lambda: _open_worlds(world),
     )
 
 
-def _read_key(path: Path) -> str:
+def _open_worlds(model: str) -> WorldService:
+    from swiftdiff.server.world_config import StreamConfig
+    from swiftdiff.server.world_run import open_worlds
+    from swiftdiff.world.config import WorldConfig
+
+    return open_worlds(WorldConfig(model=model), StreamConfig())
+
+
+def warn_if_open(settings: ServerConfig) -> None:
+    """Say so if a server is open to others and asks them for no key."""
+    if not settings.is_local and settings.api_key is None:
+        typer.secho(
+            f"warning: others reach {settings.host}, and no key is asked for (--api-key-file)",
+            fg="yellow",
+            err=True,
+        )
+
+
+def read_key(path: Path) -> str:
+    """Return the API key that a file holds."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:

@@ -26,6 +26,7 @@ class HeldSession:
     Attributes:
         go: Cleared, a block waits until it is set.
         made: Blocks so far.
+        seed: Not looked at.
         said: What it was steered by.
         failure: Raised in place of block `fails_in`.
     """
@@ -33,7 +34,7 @@ class HeldSession:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.go.set()
-        self.made = 0
+        self.made = self.seed = 0
         self.said: list[tuple[str, int | None]] = []
         self.fails_in = -1
         self.failure: Exception = RequestError("the clip is as long as it may be")

@@ -57,6 +57,7 @@ class World:
         on_end: Called once its session is closed.
 
     Attributes:
+        seed: Of its session.
         ended: Set once its session is closed.
         num_frames: Shown so far.
         num_blocks: Made so far.
@@ -74,6 +75,7 @@ class World:
         on_end: Callable[[World], None],
     ) -> None:
         self.id = world_id
+        self.seed = session.seed
         self.ended = asyncio.Event()
         self.num_frames = self.num_blocks = self.missed = 0
         self._num_begun = 0
@@ -158,8 +160,8 @@ class World:
         while not isinstance(block := await self._blocks.get(), HttpError):
             self._wanted.release()
             for picture in block:
-                await self._is_watched.wait()
                 await asyncio.sleep(pace.wait_s(self._loop.time()))
+                await self._is_watched.wait()
                 self._show(picture)
         self._loop.call_soon(self.close, block)
 

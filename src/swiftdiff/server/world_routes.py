@@ -127,7 +127,7 @@ class WorldRoutes:
         self._check_length("prompt", asked.prompt)
         seed = asked.seed if asked.seed is not None else secrets.randbelow(MAX_SEED)
         world = await self._service.open(asked.prompt, seed)
-        return _json(_state(world, seed), 201)
+        return _json(_state(world), 201)
 
     async def describe(self, http: Request) -> Response:
         """Describe a world."""
@@ -188,11 +188,11 @@ def _counted(handler: Handler, service: WorldService) -> Handler:
     return answer
 
 
-def _state(world: World, seed: int | None = None) -> WorldState:
+def _state(world: World) -> WorldState:
     return WorldState(
         id=world.id,
         frames=f"v1/worlds/{world.id}/frames",
-        seed=seed,
+        seed=world.seed,
         blocks=world.num_blocks,
         frames_shown=world.num_frames,
         frames_missed=world.missed,

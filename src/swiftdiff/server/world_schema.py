@@ -66,7 +66,7 @@ class WorldState(StrictModel):
     Attributes:
         id: Its name; whoever knows it may watch and steer.
         frames: Where its frames are, relative to the server's root.
-        seed: Of its noise; told when it begins.
+        seed: Of its noise.
         blocks: Made so far.
         frames_shown: So far.
         frames_missed: Dropped because viewers were slow, all together.
@@ -75,7 +75,7 @@ class WorldState(StrictModel):
 
     id: str
     frames: str
-    seed: int | None = None
+    seed: int
     blocks: int
     frames_shown: int
     frames_missed: int

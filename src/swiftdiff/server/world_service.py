@@ -68,15 +68,16 @@ class WorldService:
         Raises:
             HttpError: There is no place, the prompt means nothing to the model, or the server ends.
         """
-        if self.is_draining:
-            raise not_ready("draining")
+        self._check_open()
         try:
             session = await asyncio.to_thread(self.engine.open, prompt, seed)
         except Exception as error:
             raise refuse(error, "prompt") from error
-        if self.is_draining:
+        try:
+            self._check_open()
+        except HttpError:
             session.close()
-            raise not_ready("draining")
+            raise
         world = World(
             secrets.token_urlsafe(16),
             session,
@@ -128,6 +129,10 @@ class WorldService:
         if ended:
             self.engine.close()
         return ended
+
+    def _check_open(self) -> None:
+        if self.is_draining:
+            raise not_ready("draining")
 
     def _forget(self, world: World) -> None:
         self._worlds.pop(world.id, None)
