@@ -62,11 +62,9 @@ WINDOWS = (
     ControlNetUse(id="depth", image="control.png", start=0.3, end=0.9),
 )
 KINDS = {
-    "nothing": alike(),
     "adapters": alike(2, LORAS),
-    "no guidance": alike(1, LORAS[:1], guidance_scale=1.0),
+    "neither guided nor square": alike(1, LORAS[:1], guidance_scale=1.0, width=96, height=48),
     "windows": [one.model_copy(update={"controlnets": WINDOWS}) for one in alike(num_inference_steps=5)],
-    "not square": alike(1, width=96, height=48),
 }
 
 
