@@ -11,7 +11,7 @@ from world_hooks import TWO_STEPS, Hooked, all_equal, config, latents, make, wit
 
 from swiftdiff.errors import RequestError
 from swiftdiff.world.config import CacheConfig, SamplerConfig
-from swiftdiff.world.decoding import StreamingDecoder, to_frames, unstandardise
+from swiftdiff.world.decoding import to_frames, unstandardise
 from swiftdiff.world.engine import WorldEngine
 from swiftdiff.world.loading import WorldModel
 from swiftdiff.world.sampling import block_noise, make_schedule
@@ -206,14 +206,3 @@ def test_fresh_noise_is_the_seeds_too(world: WorldModel) -> None:
             with engine.open("a cat", seed=1) as session:
                 clips.append(latents(make(session, 2)))
     assert all_equal(*clips)
-
-
-def test_a_clip_that_is_decoded_anew_begins_with_its_first_frame(
-    world: WorldModel, cats: list[Block]
-) -> None:
-    decoder = StreamingDecoder(world.vae)
-    for _ in range(2):
-        with torch.inference_mode():
-            pixels = decoder.decode(unstandardise(cats[0].latents, world.vae))
-        assert np.array_equal(to_frames(pixels), cats[0].frames)
-        decoder.restart()

@@ -30,12 +30,8 @@ class StreamingDecoder:
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae
-        self._num_convolutions = sum(isinstance(part, WanCausalConv3d) for part in vae.decoder.modules())
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin another clip."""
-        self._seen: list[Any] = [None] * self._num_convolutions
+        num_convolutions = sum(isinstance(part, WanCausalConv3d) for part in vae.decoder.modules())
+        self._seen: list[Any] = [None] * num_convolutions
         self._is_first = True
 
     @property
