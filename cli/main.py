@@ -10,7 +10,7 @@ import typer
 import swiftdiff
 from swiftdiff.errors import SwiftdiffError
 
-from . import models, trace
+from . import models, trace, world
 from .bench import bench
 from .bench_gpu import bench_gpu
 from .compare import compare
@@ -54,6 +54,7 @@ app.command("sweep-k")(sweep_k)
 app.command("serve-local")(serve_local)
 app.add_typer(models.app, name="models")
 app.add_typer(trace.app, name="trace")
+app.add_typer(world.app, name="world")
 
 
 def run(arguments: list[str] | None = None) -> None:
