@@ -17,8 +17,8 @@ class BlockSequence:
     """Clean blocks of a clip, in order, and after them noisy ones.
 
     Every block sees itself and, of the clean blocks before it, those that the cache would hold when the
-    engine makes it. Attention is computed for one block at a time over what it sees: nothing is masked, and
-    nothing computed in vain.
+    engine makes it. Without a mask, attention is computed for one block at a time over what it sees, and
+    nothing in vain; with one, for all blocks in one call, as stock attention would be used.
 
     Attributes:
         num_clean: Clean blocks; the first is the clip's block 0.
@@ -26,6 +26,7 @@ class BlockSequence:
         tokens: Of one block.
         turns: Rotations of blocks of this size.
         config: Which of the past a block sees; None is all.
+        mask: What `make_mask` returned, or None.
     """
 
     num_clean: int
@@ -33,6 +34,26 @@ class BlockSequence:
     tokens: int
     turns: BlockTurns
     config: CacheConfig | None
+    mask: torch.Tensor | None = None
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The place in the clip of each block."""
+        return (*range(self.num_clean), *self.noisy)
+
+    def make_mask(self, device: torch.device) -> torch.Tensor | None:
+        """Return which token sees which, [tokens, tokens] of all blocks.
+
+        It is None where a block sees sinks apart from its window: their distance to each block is another,
+        which no rotation of theirs gives to all.
+        """
+        seen = torch.eye(len(self.places), dtype=torch.bool)
+        for index, place in enumerate(self.places):
+            sinks, first = self._visible(place)
+            if sinks:
+                return None
+            seen[index, first:place] = True
+        return seen.repeat_interleave(self.tokens, 0).repeat_interleave(self.tokens, 1).to(device)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Return attention's output, [batch, heads, tokens, head_dim].
@@ -42,17 +63,17 @@ class BlockSequence:
             key: The same.
             value: The same.
         """
-        places = (*range(self.num_clean), *self.noisy)
-        table = self.turns.at_each(places).flatten(0, 1)
+        table = self.turns.at_each(self.places).flatten(0, 1)
         query, turned = rotate(query, table), rotate(key, table)
+        if self.mask is not None:
+            return F.scaled_dot_product_attention(query, turned, value, attn_mask=self.mask)
         outputs = []
-        for index, place in enumerate(places):
+        for index, place in enumerate(self.places):
             own = self._rows(index, index + 1)
             sinks, first = self._visible(place)
-            keys, values = [turned[:, :, own]], [value[:, :, own]]
-            if first < place:
-                keys.append(turned[:, :, self._rows(first, place)])
-                values.append(value[:, :, self._rows(first, place)])
+            # What lies side by side is read as it lies: a block that follows its own past directly.
+            rows = [self._rows(first, place + 1)] if index == place else [self._rows(first, place), own]
+            keys, values = [turned[:, :, each] for each in rows], [value[:, :, each] for each in rows]
             if sinks:
                 keys.append(self._sink_keys(key, place, sinks, first))
                 values.append(value[:, :, self._rows(0, sinks)])

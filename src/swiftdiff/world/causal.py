@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -156,6 +157,10 @@ class CausalWan:
     ) -> torch.Tensor:
         """Return what `predict` returns, from the past's latents and not from a cache.
 
+        All blocks go through the transformer in one pass whose attention is masked block by block, which is
+        how a stock model would be used. Where sinks have come apart from the window no mask can say what a
+        block sees, and attention is computed for one block at a time.
+
         Args:
             context: Clean latents of the past, [batch, channels, blocks * frames, height, width].
             latents: Noisy, [batch, channels, frames, height, width].
@@ -171,7 +176,7 @@ class CausalWan:
         if prompts.ndim == 3:
             prompts = prompts.unsqueeze(1).expand(-1, past + 1, -1, -1)
         timesteps = torch.full((latents.shape[0], 1), timestep, dtype=torch.float32)
-        return self._run_sequence(context, latents, timesteps, prompts, [past], config=config)
+        return self._run_sequence(context, latents, timesteps, prompts, [past], config=config, is_masked=True)
 
     def teacher_forced(
         self,
@@ -237,18 +242,21 @@ class CausalWan:
         places: Sequence[int],
         *,
         config: CacheConfig | None,
+        is_masked: bool = False,
     ) -> torch.Tensor:
         frames = noisy.shape[2] // len(places)
         grid = self._grid((*noisy.shape[:2], frames, *noisy.shape[3:]))
-        tokens = grid[0] * grid[1] * grid[2]
         num_clean = past.shape[2] // frames
         clean_times = timesteps.new_zeros((timesteps.shape[0], num_clean))
         times = torch.cat((clean_times, timesteps), dim=1).to(self.device)
         turns = self._rotary.turns(grid, self.device)
-        with under_way(BlockSequence(num_clean, places, tokens, turns, config)):
+        sequence = BlockSequence(num_clean, places, math.prod(grid), turns, config)
+        if is_masked:
+            sequence = replace(sequence, mask=sequence.make_mask(self.device))
+        with under_way(sequence):
             flow = self._forward(
                 torch.cat((past, noisy), dim=2),
-                times.repeat_interleave(tokens, dim=1),
+                times.repeat_interleave(sequence.tokens, dim=1),
                 prompts.to(self.device, self.dtype),
             )
         return flow[:, :, past.shape[2] :]
