@@ -146,6 +146,13 @@ def test_more_worlds_than_fit_are_refused_until_one_has_ended(worlds: RunningWor
     worlds.begin()
 
 
+def test_a_wrong_method_is_told_which_are_right(worlds: RunningWorlds) -> None:
+    answer = worlds.client.put("/v1/worlds")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, POST")
+    assert worlds.client.post("/v1/worlds/x").headers["Allow"] == "DELETE, GET"
+    assert worlds.client.get("/v1/worlds/x/steer").headers["Allow"] == "POST"
+
+
 def test_what_is_offered_can_be_asked_for(worlds: RunningWorlds) -> None:
     offer = worlds.client.get("/v1/worlds").json()
     assert offer["model"] == "tiny"

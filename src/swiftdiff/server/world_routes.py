@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fastapi import FastAPI
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -27,6 +28,7 @@ from swiftdiff.server.world_viewer import MEDIA_TYPE, FrameStream
 from swiftdiff.validation import StrictModel, describe
 
 WORLDS, ONE = "/v1/worlds", "/v1/worlds/{world}"
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
 PAGE = Path(__file__).resolve().parent / "world_page"
 
 Model = TypeVar("Model", bound=StrictModel)
@@ -41,7 +43,8 @@ def add_worlds(app: FastAPI, service: WorldService, config: ServerConfig) -> Non
         service: The worlds.
         config: The server, for its limits.
     """
-    for route in _routes(WorldRoutes(service, config)):
+    routes = _routes(WorldRoutes(service, config))
+    for route in routes:
         app.add_api_route(
             route.path,
             _counted(route.handler, service),
@@ -53,6 +56,11 @@ def add_worlds(app: FastAPI, service: WorldService, config: ServerConfig) -> Non
             tags=["worlds"],
             responses=_answers(route),
             openapi_extra=_asked(route),
+        )
+    for path in (WORLDS, ONE):  # the framework would name the first of their methods alone
+        allowed = {route.method for route in routes if route.path == path}
+        app.add_api_route(
+            path, _refuse_method(allowed), methods=sorted(METHODS - allowed), include_in_schema=False
         )
     # The API's own script and the looks of the other page are this one's too.
     files = StaticFiles(directory=PAGE, packages=[("swiftdiff.server", "page")], html=True)
@@ -184,6 +192,13 @@ def _counted(handler: Handler, service: WorldService) -> Handler:
         except HttpError as error:
             service.metrics.refused(error.code)
             raise
+
+    return answer
+
+
+def _refuse_method(allowed: set[str]) -> Handler:
+    async def answer(http: Request) -> Response:
+        raise HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))})
 
     return answer
 

@@ -132,6 +132,7 @@ def create_world_app(service: WorldService, config: ServerConfig) -> FastAPI:
         title="swiftdiff world",
         version=swiftdiff.__version__,
         summary="Worlds that run live and are steered",
+        docs_url=None,  # it would fetch its scripts from elsewhere
         redoc_url=None,
     )
     registry = CollectorRegistry()

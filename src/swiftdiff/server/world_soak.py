@@ -42,7 +42,7 @@ class Sample:
         frames: That the client showed so far.
         missed: That the server dropped for it so far.
         server_mb: Resident memory of the server.
-        client_mb: Of the browser with all its processes, or 0.
+        client_mb: Of the browser's processes, what they share counted in each; 0 for a plain client.
     """
 
     at_s: float
