@@ -48,6 +48,11 @@ def build_autoencoder() -> AutoencoderKLWan:
         for layer in vae.modules():
             if isinstance(layer, WanCausalConv3d):
                 layer.weight[:, :, :-1] = 0
+                # stock's own size is for kernels three times as large, and leaves little of what goes in
+                present = torch.empty_like(layer.weight[:, :, -1])
+                layer.weight[:, :, -1] = nn.init.kaiming_uniform_(present, nonlinearity="linear")
+            elif isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
         vae.quant_conv.weight[LATENT_CHANNELS:] = 0
         vae.quant_conv.bias[LATENT_CHANNELS:] = _FIXED_LOGVAR
     return vae

@@ -21,7 +21,15 @@ from .physics import Course
 from .render import coverage, draw
 from .scene import sample_scenes
 
-PLAN = Plan("autoencoder", steps=6000, batch_size=32, learning_rate=2e-3, ema_decay=0.998, weight_decay=0.0)
+PLAN = Plan(
+    "autoencoder",
+    steps=6000,
+    batch_size=32,
+    learning_rate=4e-3,
+    warmup_steps=50,
+    ema_decay=0.998,
+    weight_decay=0.0,
+)
 _BALL_WEIGHT = 4.0
 _MOST_NOISE = 0.3  # of the latents' own deviation
 _SIZE_WEIGHT = 1e-4

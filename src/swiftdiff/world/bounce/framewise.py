@@ -73,13 +73,12 @@ def encode_clips(vae: AutoencoderKLWan, pictures: Tensor) -> Tensor:
     number, _, frames = pictures.shape[:3]
     flat = pictures.transpose(1, 2).flatten(0, 1).unsqueeze(2)
     with framewise(vae):
-        encoded = torch.cat([encode_frames(vae, part) for part in flat.split(_FRAMES_AT_ONCE)])
+        encoded = torch.cat([encode_frames(vae, part) for part in torch.split(flat, _FRAMES_AT_ONCE)])
     mean, deviation = (
         torch.tensor(values, device=pictures.device).view(1, -1, 1, 1, 1)
         for values in (vae.config.latents_mean, vae.config.latents_std)
     )
-    standardised = (encoded - mean) / deviation
-    return standardised.squeeze(2).unflatten(0, (number, frames)).transpose(1, 2).contiguous()
+    return _as_clips((encoded - mean) / deviation, number, frames).contiguous()
 
 
 @torch.no_grad()
@@ -88,5 +87,9 @@ def decode_clips(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     number, _, frames = latents.shape[:3]
     flat = unstandardise(latents, vae).transpose(1, 2).flatten(0, 1).unsqueeze(2)
     with framewise(vae):
-        decoded = torch.cat([decode_frames(vae, part) for part in flat.split(_FRAMES_AT_ONCE)])
-    return decoded.squeeze(2).unflatten(0, (number, frames)).transpose(1, 2).clamp(-1, 1)
+        decoded = torch.cat([decode_frames(vae, part) for part in torch.split(flat, _FRAMES_AT_ONCE)])
+    return _as_clips(decoded, number, frames).clamp(-1, 1)
+
+
+def _as_clips(flat: Tensor, number: int, frames: int) -> Tensor:
+    return flat.reshape(number, frames, -1, *flat.shape[3:]).transpose(1, 2)

@@ -69,9 +69,9 @@ def keeps_balls(pictures: Pictures, scenes: Scenes) -> NDArray[np.bool_]:
     is_expected[rows, scenes.colour[rows, balls]] = True
     is_hidden = is_expected[:, None] & (pixels < MIN_PIXELS)
     is_wrong = np.where(is_expected[:, None], pieces > 1, pieces > 0)
-    return (_longest_run(is_hidden) <= _LONGEST_HIDDEN).all(-1) & (
-        _longest_run(is_wrong) <= _LONGEST_WRONG
-    ).all(-1)
+    is_kept = (_longest_run(is_hidden) <= _LONGEST_HIDDEN) & (_longest_run(is_wrong) <= _LONGEST_WRONG)
+    keeps: NDArray[np.bool_] = np.all(is_kept, axis=-1)
+    return keeps
 
 
 def obeys(pictures: Pictures, scenes: Scenes, block: int, actions: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -106,7 +106,8 @@ def obeys(pictures: Pictures, scenes: Scenes, block: int, actions: NDArray[np.in
     asked = np.where(is_changed, NONE, actions)
     own = misfits[np.arange(len(actions)), asked]
     explains = own <= misfits.min(1) + _TOLERANCE  # a ball never seen makes NaN, which explains nothing
-    return explains & _shows_colours(sightings, after, scenes.present, frames)
+    obeyed: NDArray[np.bool_] = explains & _shows_colours(sightings, after, scenes.present, frames)
+    return obeyed
 
 
 def _misfit(centres: Floats, scenes: Scenes, action: int) -> Floats:

@@ -102,7 +102,8 @@ def _discs() -> tuple[Float32, int]:
     pixels = np.arange(SIDE, dtype=np.float32) + 0.5
     away = np.square(places[:, None] - pixels)
     distance = np.sqrt(away[:, None, :, None] + away[None, :, None, :])  # [y, x, row, column]
-    return np.clip(RADIUS + 0.5 - distance, 0, 1).reshape(len(places) ** 2, -1), len(places)
+    discs: Float32 = np.clip(RADIUS + 0.5 - distance, 0, 1).reshape(len(places) ** 2, -1)
+    return discs, len(places)
 
 
 def _lowest(misfit: Float32) -> Float32:
@@ -120,4 +121,5 @@ def _lowest(misfit: Float32) -> Float32:
         bend = np.maximum(before - 2 * middle + after, 1e-6)
         fine.append(np.clip((before - after) / (2 * bend), -1, 1))
     grid = np.stack([x, y], -1) + np.stack(fine, -1)
-    return (RADIUS - 1 + _GRID_STEP * grid).astype(np.float32)
+    centres: Float32 = (RADIUS - 1 + _GRID_STEP * grid).astype(np.float32)
+    return centres

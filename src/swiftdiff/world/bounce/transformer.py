@@ -95,7 +95,7 @@ class ForcedTask:
         noisy = (1 - level) * begun + level * noise
         target = (noisy - clips.latents) / level
         flow = self._causal.teacher_forced(past, noisy, sigmas * 1000, clips.prompts, window)
-        error = (flow - target).square().mean((1, 3, 4)).unflatten(1, (sigmas.shape[1], -1)).mean(2)
+        error = (flow - target).square().mean((1, 3, 4)).reshape(*sigmas.shape, -1).mean(2)
         loss: Tensor = (error * clips.counts).sum() / clips.counts.sum().clamp(min=1)
         return loss
 
