@@ -135,6 +135,12 @@ def test_8_bit_copies_follow_patched_weights_at_the_same_addresses(unet: Any) ->
     assert places == [part.data_ptr() for part in _plain_parts(layer.rounded)]
 
 
+@needs_torchao
+def test_a_device_without_8_bit_floats_is_a_clear_error(unet: Any) -> None:
+    with pytest.raises(ConfigError, match="quantized_weights cannot be 'float8' here: .*compute capability"):
+        quantized(UNetEncoder(unet), "float8")
+
+
 def _plain_parts(tensor: Any) -> list[torch.Tensor]:
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]

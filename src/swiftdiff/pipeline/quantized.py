@@ -35,14 +35,17 @@ def quantized(part: Part, precision: Precision) -> Part:
         precision: ``int8``, or ``float8`` for GPUs from compute capability 8.9 on.
 
     Raises:
-        ConfigError: torchao is not installed, or too old.
+        ConfigError: torchao is not installed or too old, or the device has no such products.
     """
     configuration = _configuration(precision)
     weights = [*part.parameters(), *part.buffers()]
     twin = copy.deepcopy(part, {id(weight): weight for weight in weights})
     for block in list(twin.modules()):
         if isinstance(block, BasicTransformerBlock):
-            _replace_layers(block, configuration)
+            try:
+                _replace_layers(block, configuration)
+            except (AssertionError, RuntimeError) as error:  # what torchao says of a device
+                raise ConfigError(f"quantized_weights cannot be {precision!r} here: {error}") from error
     return twin
 
 
