@@ -77,6 +77,11 @@ class HostBlocks:
         if self._stream is not None:
             self._released[layer % 2] = torch.cuda.current_stream(self._device).record_event()
 
+    def finish_writes(self) -> None:
+        """Wait until the host's tensors hold what was written to them; only then may a CPU read them."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).synchronize()
+
     def _fetch(self, layer: int) -> None:
         turn = layer % 2
         if self._holds[turn] == layer:

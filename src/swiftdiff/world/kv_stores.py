@@ -211,6 +211,8 @@ class StagedStore:
 
     def move(self, source: int, target: int) -> None:
         """Copy one slot to another."""
+        if self._host is not None:
+            self._host.finish_writes()
         for tensor in self._kept:
             tensor[:, target].copy_(tensor[:, source])
 
