@@ -137,7 +137,7 @@ def test_8_bit_copies_follow_patched_weights_at_the_same_addresses(unet: Any) ->
 
 @needs_torchao
 def test_a_device_without_8_bit_floats_is_a_clear_error(unet: Any) -> None:
-    with pytest.raises(ConfigError, match="quantized_weights cannot be 'float8' here: .*compute capability"):
+    with pytest.raises(ConfigError, match=r"quantized_weights cannot be 'float8' here: .*compute capability"):
         quantized(UNetEncoder(unet), "float8")
 
 
