@@ -306,9 +306,10 @@ class ServedModel:
 
     def _blank_control(self, traces: TracedGraphs) -> ControlInput:
         halvings = int(self._pipe.vae_scale_factor).bit_length()  # of the control image, to the latents' size
-        blank = ControlNetModel.from_unet(
-            self._pipe.unet, conditioning_embedding_out_channels=(16, 32, 96, 256)[:halvings]
-        )
+        with self._device:  # on a GPU at once: a core takes many seconds for an SDXL's first weights
+            blank = ControlNetModel.from_unet(
+                self._pipe.unet, conditioning_embedding_out_channels=(16, 32, 96, 256)[:halvings]
+            )
         blank = blank.eval().to(self._pipe.unet.dtype)
         nets = {
             device: ServedControlNet(
