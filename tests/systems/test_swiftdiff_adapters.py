@@ -164,12 +164,14 @@ def test_what_arrives_during_service_begins_to_load_and_its_prompt_is_encoded(
 
     def arriving(
         self: ServedModel,
-        one: ImageRequest,
+        requests: list[ImageRequest],
         prompts: Any,
         controls: Any,
         before_step: Any = lambda step: None,
         **others: Any,
     ) -> Any:
+        (one,) = requests
+
         def step_with_arrival(step: int) -> Any:
             if one.request_id == "first" and step == 1:
                 waiting.append(second)
@@ -180,7 +182,7 @@ def test_what_arrives_during_service_begins_to_load_and_its_prompt_is_encoded(
             states.append((one.request_id, bool(waiting), list(encoded)))
             return change
 
-        return denoise(self, one, prompts, controls, step_with_arrival, **others)
+        return denoise(self, requests, prompts, controls, step_with_arrival, **others)
 
     monkeypatch.setattr(ServedModel, "encode", noting_encode)
     monkeypatch.setattr(ServedModel, "denoise", arriving)
