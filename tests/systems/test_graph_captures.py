@@ -48,15 +48,14 @@ def test_a_new_size_is_captured_and_the_old_one_is_kept(tiny_family: Path, contr
     assert counts[2:] == [0, 0]
 
 
-@pytest.mark.parametrize("name", ["channels_last", "tuned_kernels"])
-def test_layouts_are_exact_up_to_rounding_and_loras_go_into_them(
-    name: str, tiny_family: Path, controls: Path
+def test_channels_last_is_exact_up_to_rounding_and_loras_go_into_it(
+    tiny_family: Path, controls: Path
 ) -> None:
     model, asked = tiny_family / "base", with_adapters(2, LORAS)
     with engine(model) as plain:
         expected = serve(plain, asked, controls)
         without = serve(plain, with_adapters(2), controls)
-    with engine(model, **{name: True}) as system:
+    with engine(model, channels_last=True) as system:
         assert system.exactness == "exact"
         assert largest_difference(serve(system, asked, controls), expected) <= 1
         assert largest_difference(serve(system, with_adapters(2), controls), without) <= 1

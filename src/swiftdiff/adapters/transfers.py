@@ -119,8 +119,11 @@ class StagedCopies:
 
     def copy(self, source: torch.Tensor) -> torch.Tensor:
         """Return a copy on the device, with the same strides; `wait` before it is used elsewhere."""
+        if source.device.type != "cpu":
+            with beside(self._device, "copy"):
+                return source.to(self._device, copy=True)
         with self._lock, torch.cuda.stream(self._stream):
-            if source.device.type != "cpu" or not _is_dense(source):
+            if not _is_dense(source):
                 return source.to(self._device, copy=True)
             target = torch.empty_strided(
                 source.shape, source.stride(), dtype=source.dtype, device=self._device

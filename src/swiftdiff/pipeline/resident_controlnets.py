@@ -14,7 +14,7 @@ from torch import nn
 
 from swiftdiff.adapters.loading import AdapterLoader, Loaded, LoadHandle, LoadTiming, RetryPolicy
 from swiftdiff.adapters.residency import AdapterCache, CacheStats, EvictionPolicy
-from swiftdiff.adapters.transfers import StagedCopies
+from swiftdiff.adapters.transfers import StagedCopies, beside
 from swiftdiff.pipeline.acceleration import PLAIN, Acceleration
 from swiftdiff.pipeline.graphs import ReplayKind, TracedGraphs
 from swiftdiff.pipeline.networks import ServedControlNet
@@ -163,7 +163,10 @@ class ResidentControlNets:
                 began = self._clock()
                 controlnet = copy_to(source, device)
                 prepare_s = came.prepare_s + self._clock() - began
-            placed = _Copy(self._serve(controlnet, device), came)
+            # Memory of weights that are arranged anew goes back to the stream that copied them: the next copy
+            # there must not take it before they were read.
+            with beside(device, "copy"):
+                placed = _Copy(self._serve(controlnet, device), came)
             return Loaded(placed, _num_bytes(controlnet), came.bytes_read, came.fetch_s, prepare_s)
 
         return copy_from_host
