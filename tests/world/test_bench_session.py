@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from swiftdiff.errors import ConfigError, ModelError, StorageError
-from swiftdiff.world.bench_folder import WorldBenchFolder
+from swiftdiff.world.bench_folder import BenchRow, WorldBenchFolder
 from swiftdiff.world.bench_options import WorldBenchOptions
 from swiftdiff.world.bench_parts import WorldBench, plan_rounds
 from swiftdiff.world.bench_rollout import Roller
@@ -77,6 +77,22 @@ def test_a_benchmark_measures_each_case_and_goes_on_after_ctrl_c_without_breakin
     assert rows["first-pixels", "stream", 0].numbers["first_pixels_s"] > 0
     assert rows["overhead", "profiled", 0].numbers["fps"] > 0
     assert "fps" not in rows["overhead", "plain", 0].numbers
+
+
+def test_a_disk_that_takes_no_more_stops_the_benchmark_and_keeps_what_is_there(
+    options: WorldBenchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = WorldBenchFolder.append
+
+    def fill_up(folder: WorldBenchFolder, row: BenchRow) -> None:
+        if row.part == "speed":
+            raise StorageError("cannot append: no space left")
+        append(folder, row)
+
+    monkeypatch.setattr(WorldBenchFolder, "append", fill_up)
+    ended = start_bench(options, tmp_path / "bench", argv=[])
+    assert (ended.outcome, str(ended.reason)) == ("stopped", "cannot append: no space left")
+    assert [row.part for row in ended.folder.read_rows()] == ["parity", "int8"]
 
 
 def test_another_models_folder_is_not_gone_on_with(options: WorldBenchOptions, tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def _window_findings(options: WorldBenchOptions, rows: _Rows) -> list[Finding]:
     return [
         Finding(f"window: KV bytes, {last} / start", grown, 1.0),
         Finding(f"window: time, {last} / first full", slowed["window"], _MAX_SLOWDOWN),
-        Finding(f"full: time, {last} / same block", slowed["full"]),
+        Finding(f"full: time, {last} / block {options.window_blocks + 1}", slowed["full"]),
     ]
 
 

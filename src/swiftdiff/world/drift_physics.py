@@ -37,16 +37,19 @@ def flight_residual(chunk: _Chunk) -> float:
 
 
 def speed(chunk: _Chunk) -> float:
-    """Return the mean way of a ball from frame to frame away from walls, in pixels; 0 where none flies.
+    """Return the mean way of a ball from frame to frame, in pixels; 0 where none can be followed.
+
+    Ways near walls count only where there are no others: a ball that is turned back gets less far.
 
     Args:
         chunk: float32 [F, 32, 32, 3] from 0 to 1.
     """
     centres = _find_centres(chunk)
     inside: NDArray[np.bool_] = np.all((centres > _NO_WALL) & (centres < SIDE - _NO_WALL), axis=-1)
-    is_free = inside[:-1] & inside[1:]
     way = np.linalg.norm(np.diff(centres, axis=0), axis=-1)
-    return float(way[is_free].mean()) if is_free.any() else 0.0
+    is_free = inside[:-1] & inside[1:]
+    counted = way[is_free] if is_free.any() else way[~np.isnan(way)]
+    return float(counted.mean()) if counted.size else 0.0
 
 
 def balls(chunk: _Chunk) -> float:
@@ -60,7 +63,7 @@ def balls(chunk: _Chunk) -> float:
 
 
 RESIDUALS: Final[dict[str, Metric]] = {
-    "flight residual (physics)": flight_residual,
+    "residual (physics)": flight_residual,
     "speed (physics)": speed,
     "balls (physics)": balls,
 }

@@ -27,6 +27,7 @@ class DriftSummary:
     Attributes:
         way: The cache's policy, a clip's name, or `TRUTH`.
         metric: Its name; a proxy's says so.
+        mean: Of the metric itself, over all chunks and clips.
         linear: The video drift error, mean with 95 % interval over clips; None if one clip's is infinite.
         log: The same with logarithmic weights.
         normalised: The same of the form that is always finite.
@@ -35,6 +36,7 @@ class DriftSummary:
 
     way: str
     metric: str
+    mean: float
     linear: Estimate | None
     log: Estimate | None
     normalised: Estimate
@@ -46,6 +48,7 @@ class DriftSummary:
         return {
             "way": self.way,
             "metric": self.metric,
+            "mean": self.mean,
             "num_infinite": self.num_infinite,
             **{name: None if form is None else form.as_dict() for name, form in forms.items()},
         }
@@ -67,6 +70,7 @@ def summarise_drift(way: str, clips: Sequence[Mapping[str, Drift]]) -> list[Drif
             DriftSummary(
                 way,
                 metric,
+                mean=float(np.mean([drift.values for drift in drifts])),
                 linear=bootstrap_mean([drift.linear for drift in drifts]) if is_finite else None,
                 log=bootstrap_mean([drift.log for drift in drifts]) if is_finite else None,
                 normalised=bootstrap_mean([drift.normalised for drift in drifts]),
