@@ -119,6 +119,20 @@ def test_what_makes_numbers_doubtful_is_in_every_tables_title(
     assert all(table.title.endswith(flag) for table in gpu_tables(result))
 
 
+def test_sessions_on_different_gpus_are_told(tmp_path: Path) -> None:
+    folder = fabricate_folder(tmp_path / "b", some())
+    environment = folder.read_json("environment.json")
+    (session,) = environment["sessions"]
+    other = session | {"gpus": [session["gpus"][0] | {"name": "NVIDIA H200"}]}
+    folder.write_json("environment.json", environment | {"sessions": [session, other]})
+    assert all(table.title.endswith("DIFFERENT GPUS") for table in gpu_tables(read(folder)))
+    write_gpu_report(GpuBenchEnd(folder, "complete"))
+    assert (
+        "2 sessions of at most 8 minutes; lines may be compared across them"
+        in (folder.path / "report.md").read_text()
+    )
+
+
 def test_failures_are_told_and_are_in_no_number(tmp_path: Path) -> None:
     failed = on_gpus("swiftdiff", [9.0], "0C/0L", error="out of memory", latency_s=None)
     folder = fabricate_folder(tmp_path / "b", some() + failed)

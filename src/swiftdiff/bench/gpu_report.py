@@ -88,9 +88,10 @@ def gpu_header(result: GpuBenchResult) -> list[str]:
         f"{describe_warmups(options.warmups)}.",
     ]
     if began is not None:
+        several = len(sessions) > 1
         lines.append(
-            f"Began {began:%Y-%m-%d %H:%M}, {len(sessions)} session{'s' if len(sessions) > 1 else ''} of at "
-            f"most {options.minutes:g} minutes."
+            f"Began {began:%Y-%m-%d %H:%M}, {len(sessions)} session{'s' if several else ''} of at most "
+            f"{options.minutes:g} minutes{'; lines may be compared across them' if several else ''}."
         )
     if result.cut:
         lines.append(f"Left out, for it did not fit into the minutes: {result.cut}.")

@@ -197,6 +197,13 @@ def gpu_doubts(result: GpuBenchResult) -> list[Doubt]:
     if any(others):
         sentence = f"GPU NOT IDLE at the start: {'; '.join(filter(None, others))}."
         found.append(Doubt(sentence, "GPU NOT IDLE"))
+    seen = {
+        tuple((gpu["name"], gpu["driver_version"]) for gpu in session["gpus"])
+        for session in result.environment["sessions"]
+    }
+    if len(seen) > 1:
+        sentence = "SESSIONS ON DIFFERENT GPUS or drivers: ratios between lines of two sessions mean nothing."
+        found.append(Doubt(sentence, "DIFFERENT GPUS"))
     if result.ceiling_drift > _MAX_CEILING_DRIFT:
         found.append(
             Doubt(
