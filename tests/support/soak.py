@@ -28,14 +28,16 @@ class Soak:
         statuses: How often each HTTP status was answered; 0 is a client that left.
         answered: Status by request id, of all that were answered.
         malformed: Answers that are neither pictures nor an error as it should be.
-        sample: Bodies and their pictures, to compare with stock.
+        samples: Bodies and their pictures, to compare with stock, by whether they were drawn in a batch.
         memory: Resident bytes of the server over time.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
     answered: dict[str, int] = field(default_factory=dict)
     malformed: list[str] = field(default_factory=list)
-    sample: list[tuple[dict[str, Any], np.ndarray[Any, Any]]] = field(default_factory=list)
+    samples: dict[bool, list[tuple[dict[str, Any], np.ndarray[Any, Any]]]] = field(
+        default_factory=lambda: {False: [], True: []}
+    )
     memory: list[int] = field(default_factory=list)
 
 
@@ -90,21 +92,26 @@ async def soak(
     """Send ``count`` requests, ``rate`` a second, whether or not the server keeps up."""
     draw = random.Random(seed)
     result = Soak()
-    tasks = []
     began = asyncio.get_running_loop().time()
-    for index in range(count):
-        body = random_body(draw, loras, controlnets)
-        kind = draw.choices(("plain", "bad", "leave", "corrupt", "late", "stream"), (60, 12, 12, 5, 5, 6))[0]
-        pause_s = draw.uniform(0.0, 4.0 / rate)
-        sent = _prepared(kind, body, draw, corrupt)
-        tasks.append(asyncio.create_task(_one(client, result, kind, sent, pause_s)))
-        if index % 20 == 0:
-            text = (await client.get("/metrics")).text
-            lines = [line for line in text.splitlines() if line.startswith("process_resident_memory_bytes")]
-            result.memory.append(int(float(lines[0].split()[1])))
-        await asyncio.sleep(max(0.0, began + index / rate - asyncio.get_running_loop().time()))
-    await asyncio.gather(*tasks)
+    # A group forgets tasks that are done: a list of them would look like a leak of the server's.
+    async with asyncio.TaskGroup() as tasks:
+        for index in range(count):
+            body = random_body(draw, loras, controlnets)
+            kinds = ("plain", "bad", "leave", "corrupt", "late", "stream")
+            kind = draw.choices(kinds, (60, 12, 12, 5, 5, 6))[0]
+            pause_s = draw.uniform(0.0, 4.0 / rate)
+            sent = _prepared(kind, body, draw, corrupt)
+            tasks.create_task(_one(client, result, kind, sent, pause_s))
+            if index % 20 == 0:
+                result.memory.append(await _resident_bytes(client))
+            await asyncio.sleep(max(0.0, began + index / rate - asyncio.get_running_loop().time()))
     return result
+
+
+async def _resident_bytes(client: httpx.AsyncClient) -> int:
+    text = (await client.get("/metrics")).text
+    (line,) = [line for line in text.splitlines() if line.startswith("process_resident_memory_bytes")]
+    return int(float(line.split()[1]))
 
 
 def _prepared(kind: str, body: dict[str, Any], draw: random.Random, corrupt: str) -> Any:
@@ -146,6 +153,9 @@ def _check(result: Soak, kind: str, body: Any, answer: httpx.Response) -> None:
     elif kind == "stream":
         if "image_generation.completed" not in answer.text:
             result.malformed.append(answer.text[-200:])
-    elif len(result.sample) < 60:
-        file = io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))
-        result.sample.append((body, np.asarray(Image.open(file))))
+    else:
+        content = answer.json()
+        sample = result.samples[content["swiftdiff"]["batch_size"] > 1]
+        if len(sample) < 30:
+            file = io.BytesIO(base64.b64decode(content["data"][0]["b64_json"]))
+            sample.append((body, np.asarray(Image.open(file))))
