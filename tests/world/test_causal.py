@@ -217,6 +217,46 @@ def test_two_threads_with_their_own_pasts_get_what_each_gets_alone(causal: Causa
         assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
 
 
+@POLICIES
+def test_traced_passes_compute_the_same_bits(causal: CausalWan, config: CacheConfig) -> None:
+    traced = CausalWan(causal.transformer, traced=True)
+    for size in (9, 3):  # the second clip's cache is another one's memory
+        expected = roll(causal, make_cache(causal, config), size)
+        actual = roll(traced, make_cache(traced, config), size)
+        assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
+
+
+def test_traced_passes_that_do_not_commit_leave_the_past_as_it_was(causal: CausalWan) -> None:
+    traced, cross = CausalWan(causal.transformer, traced=True), CrossCache()
+    cache = make_cache(traced, WINDOW)
+    roll(traced, cache, 4)
+    given = (TIMESTEP, make_prompt(0), cache, cross)
+    before = traced.predict(noise(9), *given)
+    traced.predict(noise(10), *given)
+    assert torch.equal(traced.predict(noise(9), *given), before)
+
+
+def test_two_threads_may_trace_and_run_at_once(causal: CausalWan) -> None:
+    traced = CausalWan(causal.transformer, traced=True)
+    expected = roll(causal, make_cache(causal, WINDOW), 6)
+    together: list[list[Tensor]] = [[], []]
+    start = threading.Barrier(2)
+
+    def run(index: int) -> None:
+        start.wait()
+        with torch.inference_mode():
+            together[index] = roll(traced, make_cache(traced, WINDOW), 6)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together.append(roll(traced, make_cache(traced, WINDOW), 6))  # traced in inference mode, run outside it
+    for actual in together:
+        assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
+
+
 def test_recaching_gives_the_past_that_the_new_prompt_would_have_made(causal: CausalWan) -> None:
     old, new = make_cache(causal, WINDOW), make_cache(causal, WINDOW)
     roll(causal, old, 5)

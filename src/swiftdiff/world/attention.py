@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.models.transformers.transformer_wan import (
@@ -24,8 +24,17 @@ from torch.nn import functional as F
 from swiftdiff.errors import ModelError
 from swiftdiff.world.block_sequence import BlockSequence
 from swiftdiff.world.cross_cache import CrossCache
-from swiftdiff.world.kv_cache import BlockKVCache
 from swiftdiff.world.rotary import BlockTurns, rotate
+
+
+class KeysValues(Protocol):
+    """What self-attention asks of a cache; see `BlockKVCache.place`."""
+
+    def place(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor, *, keep: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put the current block's keys and values beside the past's and return both."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,13 +42,13 @@ class CachedPass:
     """One block through the transformer, the past from a cache.
 
     Attributes:
-        cache: Of the clip.
+        cache: Of the clip, a `BlockKVCache` or what stands for one.
         turns: Rotations of the block's tokens.
         keep: Whether the block's keys and values are to be committed.
         cross: The prompt's keys and values, filled, or None to compute them.
     """
 
-    cache: BlockKVCache
+    cache: KeysValues
     turns: torch.Tensor
     keep: bool
     cross: CrossCache | None

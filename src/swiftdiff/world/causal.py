@@ -14,6 +14,7 @@ from swiftdiff.world.block_sequence import BlockSequence
 from swiftdiff.world.config import CacheConfig
 from swiftdiff.world.cross_cache import CrossCache
 from swiftdiff.world.kv_cache import BlockKVCache, CacheShape
+from swiftdiff.world.traced import TracedPasses
 
 
 class CausalWan:
@@ -25,6 +26,8 @@ class CausalWan:
 
     Args:
         transformer: Text-to-video; in the mode (train, eval) and on the device of the caller's choice.
+        traced: Run passes as traced graphs where that is possible: with a `CrossCache`, and a cache that is
+            native and on the device. For evaluation mode and a CPU.
 
     Attributes:
         transformer: The same.
@@ -33,8 +36,9 @@ class CausalWan:
         ModelError: The transformer reads an image beside the prompt.
     """
 
-    def __init__(self, transformer: WanTransformer3DModel) -> None:
+    def __init__(self, transformer: WanTransformer3DModel, traced: bool = False) -> None:
         self.transformer = transformer
+        self._traced = TracedPasses(transformer) if traced else None
         self._rotary = take_part(transformer)
 
     @property
@@ -230,6 +234,13 @@ class CausalWan:
                 cross.fill(prompt_keys_values(self.transformer, prompt))
             prompt = prompt[:, :0]  # the stock model embeds whatever it is given
         times = torch.full((batch,), timestep, dtype=torch.float32, device=self.device)
+        latents = latents.to(self.device, self.dtype)
+        store = cache.plain
+        if self._traced is not None and cross is not None and store is not None:
+            flow = self._traced.run(store, cross, (latents, times, prompt), turns, keep=keep)
+            if keep:
+                cache.kept_all()
+            return flow
         with under_way(CachedPass(cache, turns, keep, cross)):
             return self._forward(latents, times, prompt)
 

@@ -159,6 +159,15 @@ class BlockKVCache:
             self._kept.add(layer)
         return self._store.place(layer, key, value)
 
+    @property
+    def plain(self) -> DirectStore | None:
+        """The memory, if it is plain tensors on the device, which a pass may write itself; see `kept_all`."""
+        return self._store if isinstance(self._store, DirectStore) else None
+
+    def kept_all(self) -> None:
+        """Note that a pass has written every layer of the current block as it will be kept."""
+        self._kept.update(range(self.shape.num_layers))
+
     def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a layer's rotated keys and values of the past, and whatever stands in the current block's
         slot: [batch, heads, (blocks + 1) * tokens, head_dim], in the order of slots; see `place`.

@@ -59,6 +59,13 @@ class DirectStore:
         config: Says how many slots there are.
         device: Of the transformer.
         dtype: Of keys and values.
+
+    Attributes:
+        raw: Keys before rotation, of each layer, [batch, heads, slots, tokens, head_dim].
+        rotated: The same keys, rotated.
+        values: Of each layer.
+        in_use: Slots of the pass under way, from the first.
+        slot: The current block's.
     """
 
     def __init__(
@@ -67,11 +74,11 @@ class DirectStore:
         size = (shape.batch, shape.num_heads, config.num_slots + 1, shape.tokens_per_block, shape.head_dim)
         with torch.inference_mode(False):  # so that any thread may write to it
             layers = range(shape.num_layers)
-            self._raw = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
-            self._rotated = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
-            self._values = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
-        self._in_use = 1
-        self._slot = 0
+            self.raw = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
+            self.rotated = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
+            self.values = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
+        self.in_use = 1
+        self.slot = 0
         self._version = 0
 
     @staticmethod
@@ -80,39 +87,44 @@ class DirectStore:
         return 3 * shape.num_layers * (config.num_slots + 1) * _block_elements(shape) * dtype.itemsize
 
     @property
+    def num_layers(self) -> int:
+        """Of the transformer."""
+        return len(self.values)
+
+    @property
     def num_bytes(self) -> int:
         """All that is allocated."""
-        return sum(tensor.nbytes for tensor in (*self._raw, *self._rotated, *self._values))
+        return sum(tensor.nbytes for tensor in (*self.raw, *self.rotated, *self.values))
 
     def begin(self, ring: SlotRing, turns: BlockTurns) -> torch.Tensor:
         """Begin a pass; rotate the past again if its positions changed."""
-        self._in_use, self._slot = ring.num_blocks + 1, ring.current
+        self.in_use, self.slot = ring.num_blocks + 1, ring.current
         if self._version != ring.version:
             if ring.num_blocks:
                 table = turns.at_each(ring.positions())
-                for rotated, raw in zip(self._rotated, self._raw, strict=True):
-                    rotate_into(rotated[:, :, : self._in_use], raw[:, :, : self._in_use], table)
+                for rotated, raw in zip(self.rotated, self.raw, strict=True):
+                    rotate_into(rotated[:, :, : self.in_use], raw[:, :, : self.in_use], table)
             self._version = ring.version
         self._own_turns = turns.at(ring.num_blocks)
         return self._own_turns
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write the key as it will be kept; `place` writes the value."""
-        self._raw[layer][:, :, self._slot].copy_(key)
+        self.raw[layer][:, :, self.slot].copy_(key)
 
     def place(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the current block beside the past, and return both."""
-        rotate_into(self._rotated[layer][:, :, self._slot], key, self._own_turns)
-        self._values[layer][:, :, self._slot].copy_(value)
+        rotate_into(self.rotated[layer][:, :, self.slot], key, self._own_turns)
+        self.values[layer][:, :, self.slot].copy_(value)
         return self.read(layer)
 
     def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return views of the slots in use."""
-        return _joined(self._rotated[layer], self._in_use), _joined(self._values[layer], self._in_use)
+        return _joined(self.rotated[layer], self.in_use), _joined(self.values[layer], self.in_use)
 
     def move(self, source: int, target: int) -> None:
         """Copy one slot to another; rotated keys are renewed by the next pass."""
-        for tensor in (*self._raw, *self._values):
+        for tensor in (*self.raw, *self.values):
             tensor[:, :, target].copy_(tensor[:, :, source])
 
 

@@ -13,7 +13,7 @@ Only safetensors are ever read, and headers are checked against file sizes first
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -162,7 +162,8 @@ def load_world(
     name = str(name_or_folder)
     target, kind = find_device(device), find_dtype(dtype)
     if name in PRESETS:
-        return build_bounce_random(device=target, dtype=kind)
+        preset = build_bounce_random(device=target, dtype=kind)
+        return replace(preset, causal=_make_causal(preset.causal.transformer))
     if name == EMBEDDED:
         return _load_folder(name, _embedded_folder(), target, kind)
     folder = Path(name_or_folder)
@@ -206,7 +207,12 @@ def _load_folder(name: str, folder: Path, device: torch.device, dtype: torch.dty
     vae = _load_part(AutoencoderKLWan, folder / "vae", device, dtype)
     _check_that_parts_fit(folder, settings, transformer.config, vae.config)
     prompts = _load_prompts(folder, settings, transformer.config.text_dim)
-    return WorldModel(name, CausalWan(transformer), vae, prompts, settings)
+    return WorldModel(name, _make_causal(transformer), vae, prompts, settings)
+
+
+def _make_causal(transformer: WanTransformer3DModel) -> CausalWan:
+    """Return what makes blocks; on a CPU by traced graphs, for loaded weights do not change."""
+    return CausalWan(transformer, traced=transformer.device.type == "cpu")
 
 
 def _load_part(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
