@@ -74,7 +74,7 @@ class EvaluationOptions:
     sampler: SamplerConfig | None = None
 
 
-CENTRE: Final = "centre error, first 3 blocks (px)"
+CENTRE: Final = "centre error (px)"
 KEPT: Final = "count and colour kept"
 OBEYED: Final = "actions obeyed"
 
@@ -113,8 +113,8 @@ def _judge_quiet(roller: Roller, options: EvaluationOptions, report: Report) -> 
     kept = [_share(keeps_balls(pictures, scenes)) for pictures in (made, truth)]
     return [
         Measure(CENTRE, errors[0], errors[1], 1.5, at_most=True),
-        Measure("… balls not seen there", unseen[0], unseen[1]),
-        Measure(f"{KEPT}, {actions.shape[1]} blocks", kept[0], kept[1], 0.90),
+        Measure("… balls not seen", unseen[0], unseen[1]),
+        Measure(KEPT, kept[0], kept[1], 0.90),
     ]
 
 
@@ -218,7 +218,7 @@ def model_card(measures: tuple[Measure, ...], options: EvaluationOptions) -> str
     verdict = (
         "All aims are met."
         if not missed
-        else f"**Not good enough**: {', '.join(measure.name for measure in missed)} missed its aim."
+        else f"**Not good enough**: aims missed: {'; '.join(measure.name for measure in missed)}."
     )
     rows = "\n".join(
         f"| {measure.name} | {measure.reached.value:.3f} | {measure.reached.low:.3f} to "
@@ -232,8 +232,11 @@ Pictures of 32x32 with one to three balls that move at constant speed, turn back
 front of one another. A block is three frames. Prompts are a scene for the first block, then one of
 {", ".join(f"`{name}`" for name in ACTION_NAMES)}.
 
-{verdict} Judged by pixels alone over {options.clips} clips of each kind, seed {options.seed}, against the
-true course from the same prompt; "truth" is what true clips score by the same judge.
+{verdict}
+
+Judged by pixels alone, seed {options.seed}: {options.clips} clips without actions, their centres against the
+true course over the first {_FOLLOWED_BLOCKS} blocks, number and colours over {options.blocks} blocks; and
+{options.clips} clips with an action. "Truth" is what true clips score by the same judge.
 
 | measure | reached | 95 % | aim | truth | n |
 |---|---|---|---|---|---|
