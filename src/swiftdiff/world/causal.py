@@ -27,7 +27,7 @@ class CausalWan:
     Args:
         transformer: Text-to-video; in the mode (train, eval) and on the device of the caller's choice.
         traced: Run passes as traced graphs where that is possible: with a `CrossCache`, and a cache that is
-            native and on the device. For evaluation mode and a CPU.
+            native and on the device. For a CPU, and weights that do not change.
 
     Attributes:
         transformer: The same.

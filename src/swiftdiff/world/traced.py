@@ -28,10 +28,10 @@ Graph = Callable[..., torch.Tensor]
 class TracedPasses:
     """The traced graphs of one transformer; any number of threads may run them at a time.
 
-    Weights are read where they lie: changed in place they are seen, replaced they are not.
+    Weights must not change once a pass has run.
 
     Args:
-        transformer: In evaluation mode, its attention layers ready for passes.
+        transformer: In evaluation mode; its attention layers are ready for passes.
     """
 
     def __init__(self, transformer: nn.Module) -> None:
@@ -74,8 +74,10 @@ class TracedPasses:
                     del self._graphs[next(iter(self._graphs))]
                 # To trace is to run: the slot is written, with what the graph will write there again.
                 module = _Pass(self._transformer, num_layers, keep=key[0])
-                trace: Callable[..., Graph] = torch.jit.trace
-                self._graphs[key] = trace(module, arguments, check_trace=False)
+                trace: Callable[..., torch.jit.ScriptModule] = torch.jit.trace
+                graph = trace(module, arguments, check_trace=False).eval()
+                # Frozen, it is one flat graph; numerics stay as they are.
+                self._graphs[key] = torch.jit.freeze(graph, optimize_numerics=False)
             return self._graphs[key]
 
 
