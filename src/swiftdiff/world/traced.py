@@ -47,7 +47,7 @@ class TracedPasses:
         *,
         keep: bool,
     ) -> torch.Tensor:
-        """Return the flow of the block in the making.
+        """Return the flow of the block in the making; with ``keep``, nothing of use.
 
         Args:
             store: Of the clip's past; the pass has begun.
@@ -91,7 +91,7 @@ class _Pass(nn.Module):
         self._keep = keep
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Return the flow."""
+        """Return the flow, or nothing of use where the pass is to keep."""
         latents, times, prompt, turns, slot, in_use, *layers = tensors
         num = self._num_layers
         cache = _Slots(layers[: 3 * num], num, slot, in_use, turns)
@@ -99,7 +99,8 @@ class _Pass(nn.Module):
         cross.fill(list(zip(layers[3 * num :: 2], layers[3 * num + 1 :: 2], strict=True)))
         with under_way(CachedPass(cache, turns, self._keep, cross)):
             flow: torch.Tensor = self.transformer(latents, times, prompt, return_dict=False)[0]
-        return flow
+        # A pass that keeps is run for what it writes: the graph leaves out all that comes after.
+        return in_use if self._keep else flow
 
 
 class _Slots:
