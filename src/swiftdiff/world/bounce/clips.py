@@ -42,7 +42,7 @@ class Clips:
 def make_clips(rng: np.random.Generator, number: int, blocks: int, vae: AutoencoderKLWan) -> Clips:
     """Return fresh clips; a block without an action has the prompt `none`, a clip's first one its scene."""
     scenes = sample_scenes(rng, number)
-    is_middle = rng.random(number) < _MIDDLE_SHARE
+    is_middle = (rng.random(number) < _MIDDLE_SHARE) & (blocks > 1)
     before = np.where(is_middle, rng.integers(1, _LONGEST_BEFORE + 1, number), 0)
     actions = _sample_actions(rng, number, _LONGEST_BEFORE + blocks)
     course = _cut(simulate(scenes, actions), before * FRAMES_PER_BLOCK, blocks * FRAMES_PER_BLOCK)
