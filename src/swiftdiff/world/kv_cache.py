@@ -9,15 +9,12 @@ import torch
 
 from swiftdiff.errors import ConfigError
 from swiftdiff.world.config import CacheConfig
-from swiftdiff.world.cross_cache import CrossCache
 from swiftdiff.world.kv_stores import BlockStore, DirectStore, StagedStore
 from swiftdiff.world.rotary import BlockTurns
 from swiftdiff.world.slots import SlotRing
 
 if TYPE_CHECKING:
     from swiftdiff.world.loading import WorldModel
-
-__all__ = ["BlockKVCache", "CacheShape", "CrossCache"]
 
 
 @dataclass(frozen=True)
