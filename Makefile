@@ -34,7 +34,7 @@ bench-gpu: $(STAMP) ## Measure the paper's settings on this machine's GPUs in 8 
 	$(BIN)/swiftdiff bench-gpu --publish results/published $(BENCH)
 
 test: $(STAMP) ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP) ## Check style, types and which way imports point
 	$(BIN)/ruff check .

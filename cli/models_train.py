@@ -66,12 +66,12 @@ def train(  # noqa: PLR0917 - a command's options
         start_from=start_from,
     )
     console = Console(stderr=True)
-    with _Bars(console) as bars:
+    with TrainingBars(console) as bars:
         train_family(options, bars.show)
     print(out)
 
 
-class _Bars:
+class TrainingBars:
     """One bar a stage, with the loss beside it."""
 
     def __init__(self, console: Console) -> None:
@@ -85,7 +85,7 @@ class _Bars:
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> TrainingBars:
         self._progress.start()
         return self
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from swiftdiff.errors import ConfigError
 
-from .models_train import _Bars as TrainingBars
+from .models_train import TrainingBars
 
 _GPU_BATCH_SCALE = 16
 
