@@ -93,6 +93,7 @@ class TrainingBars:
         self._progress.stop()
 
     def show(self, progress: StageProgress) -> None:
+        """Move a stage's bar."""
         task = self._tasks.get(progress.stage)
         if task is None:
             task = self._tasks[progress.stage] = self._progress.add_task(
