@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -61,18 +62,22 @@ def test_work_is_done_in_order_on_one_thread_that_is_not_the_callers() -> None:
 
 
 def test_work_may_be_given_what_another_lane_has_yet_to_compute() -> None:
-    with Lane("cpu:0") as first, Lane("cpu:1") as second:
-        go = threading.Event()
+    is_waited_for = threading.Event()
+    ticks = itertools.count()
 
-        def slow(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            go.wait(5)
-            return value + 1, value + 2
+    def clock() -> float:  # is read when the second lane begins to wait, and when it has waited
+        is_waited_for.set()
+        return float(next(ticks))
 
+    def slow(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        is_waited_for.wait(60)
+        return value + 1, value + 2
+
+    with Lane("cpu:0") as first, Lane("cpu:1", clock=clock) as second:
         pair = first.submit(slow, torch.zeros(1))
         total = second.submit(lambda pairs, extra: pairs[0][0] + pairs[0][1] + extra, [pair], torch.ones(1))
-        go.set()
         assert total.result().item() == 4.0
-        assert second.waited_s > 0.0
+        assert second.waited_s == 1.0
         assert first.waited_s == 0.0
 
 
