@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from page_audits import faint_texts, misfits, nameless_fields
 from page_server import ADAPTERS, PAGE, PageServer, page_server
 from PIL import Image
 
@@ -324,11 +325,7 @@ def test_the_keyboard_reaches_everything_in_the_order_of_reading(page: Page) -> 
 def test_every_field_has_a_name_that_is_spoken(page: Page) -> None:
     page.get_by_label("What the picture follows").select_option("edges")
     page.locator("form details summary").click()
-    nameless = page.evaluate(
-        """() => [...document.querySelectorAll('input, select, textarea, button, canvas, progress')]
-        .filter(each => !(each.labels?.length || each.getAttribute('aria-label') || each.textContent.trim()))
-        .map(each => each.outerHTML)"""
-    )
+    nameless = nameless_fields(page)
     assert nameless == []
 
 
@@ -347,21 +344,7 @@ def test_nothing_is_wider_than_the_screen_or_too_small_to_read_or_hit(
     draw(page)
     page.get_by_text("times as fast").wait_for()
     page.get_by_text("This request for a program").click()
-    found = page.evaluate(
-        """() => {
-        const shown = each => each.getBoundingClientRect().width > 0;
-        const all = [...document.querySelectorAll('main *')].filter(shown);
-        return {
-          needed: document.documentElement.scrollWidth,
-          wide: all.filter(each => each.getBoundingClientRect().right > innerWidth + 1)
-            .map(each => each.outerHTML.slice(0, 80)),
-          small: all.filter(each => [...each.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
-            .filter(each => parseFloat(getComputedStyle(each).fontSize) < 12.5).map(each => each.outerHTML),
-          low: [...document.querySelectorAll('button, input:not([type=checkbox], [type=radio]), select')]
-            .filter(shown).filter(each => each.getBoundingClientRect().height < 24)
-            .map(each => each.outerHTML),
-        }; }"""
-    )
+    found = misfits(page)
     assert found == {"needed": size["width"], "wide": [], "small": [], "low": []}
     page.close()
 
@@ -369,22 +352,7 @@ def test_nothing_is_wider_than_the_screen_or_too_small_to_read_or_hit(
 def test_texts_stand_out_from_their_ground(page: Page) -> None:
     draw(page)
     page.get_by_text("Done:").wait_for()
-    faint = page.evaluate(
-        """() => {
-        const parse = colour => (colour.match(/[\\d.]+/g) ?? []).map(Number);
-        const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-          .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-          .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-        const ground = each => { for (; each; each = each.parentElement) {
-          const colour = parse(getComputedStyle(each).backgroundColor);
-          if (colour.length === 3 || colour[3] > 0) return colour; } return [255, 255, 255]; };
-        return [...document.querySelectorAll('body *')].filter(each => each.getBoundingClientRect().width > 0)
-          .filter(each => !each.disabled)
-          .filter(each => [...each.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
-          .map(each => { const [a, b] = [light(parse(getComputedStyle(each).color)), light(ground(each))];
-            return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), each.outerHTML.slice(0, 80)]; })
-          .filter(([ratio]) => ratio < 4.5); }"""
-    )
+    faint = faint_texts(page)
     assert faint == []  # WCAG 2.2, 1.4.3
 
 
