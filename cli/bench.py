@@ -106,7 +106,7 @@ def bench(
         print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         _print_result(result, ended)
-    raise typer.Exit(_exit_code(ended, result))
+    raise typer.Exit(exit_code(ended.outcome, failed=bool(result.failures)))
 
 
 def _options(
@@ -180,12 +180,13 @@ def _print_result(result: BenchResult, ended: BenchEnd) -> None:
         )
 
 
-def _exit_code(ended: BenchEnd, result: BenchResult) -> int:
-    if ended.outcome == "interrupted":
+def exit_code(outcome: str, *, failed: bool) -> int:
+    """Return the exit code of a measurement that ended so, and of which something failed or nothing."""
+    if outcome == "interrupted":
         return EXIT_INTERRUPTED
-    if ended.outcome == "stopped":
+    if outcome == "stopped":
         return EXIT_MISTAKE
-    return EXIT_FAILED if result.failures else 0
+    return EXIT_FAILED if failed else 0
 
 
 class BenchProgress(BenchObserver):

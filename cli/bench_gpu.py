@@ -14,7 +14,7 @@ from rich.console import Console
 from swiftdiff.bench.gpu_options import GpuBenchOptions
 from swiftdiff.errors import ConfigError, StorageError
 
-from .bench import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, BenchProgress
+from .bench import EXIT_INTERRUPTED, BenchProgress, exit_code
 from .fresh_folder import fresh_folder
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def bench_gpu(
         print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         _print_result(result, ended, target)
-    raise typer.Exit(_exit_code(ended, result))
+    raise typer.Exit(exit_code(ended.outcome, failed=bool(result.failures)))
 
 
 def _options(dry_run: bool, bfloat16: bool) -> GpuBenchOptions:
@@ -180,11 +180,3 @@ def _print_result(result: GpuBenchResult, ended: GpuBenchEnd, target: Path | Non
     if ended.cut:
         command = f"swiftdiff bench-gpu --resume {folder}"
         console.print(f"\nMore can be measured with\n  {command}", markup=False, soft_wrap=True)
-
-
-def _exit_code(ended: GpuBenchEnd, result: GpuBenchResult) -> int:
-    if ended.outcome == "interrupted":
-        return EXIT_INTERRUPTED
-    if ended.outcome == "stopped":
-        return EXIT_MISTAKE
-    return EXIT_FAILED if result.failures else 0

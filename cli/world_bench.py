@@ -15,6 +15,7 @@ import typer
 
 from swiftdiff.errors import ConfigError, StorageError
 
+from .bench import EXIT_INTERRUPTED, exit_code
 from .fresh_folder import fresh_folder
 from .status_line import StatusLine
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from swiftdiff.world.bench_results import WorldBenchResult
     from swiftdiff.world.bench_session import WorldBenchEnd, WorldBenchObserver
 
-EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 _LOG_EVERY_S = 60.0
 
 
@@ -108,7 +108,7 @@ def bench(
         print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         _print_result(result, ended)
-    raise typer.Exit(_exit_code(ended, result))
+    raise typer.Exit(exit_code(ended.outcome, failed=bool(result.unmet)))
 
 
 def _options(model: str | None, clip_blocks: str | None, given: Mapping[str, object]) -> WorldBenchOptions:
@@ -176,14 +176,6 @@ def _print_result(result: WorldBenchResult, ended: WorldBenchEnd) -> None:
             markup=False,
             soft_wrap=True,
         )
-
-
-def _exit_code(ended: WorldBenchEnd, result: WorldBenchResult) -> int:
-    if ended.outcome == "interrupted":
-        return EXIT_INTERRUPTED
-    if ended.outcome == "stopped":
-        return EXIT_MISTAKE
-    return EXIT_FAILED if result.unmet else 0
 
 
 def _observer(progress: _Progress) -> WorldBenchObserver:
