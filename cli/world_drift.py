@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from swiftdiff.world.config import CachePolicy
-    from swiftdiff.world.drift import Drift, Metric
-    from swiftdiff.world.drift_run import DriftSummary
+    from swiftdiff.world.drift.error import Drift, Metric
+    from swiftdiff.world.drift.run import DriftSummary
     from swiftdiff.world.loading import WorldModel
 
 EXIT_INTERRUPTED = 130
@@ -67,7 +67,7 @@ def drift(
 
     Exit codes: 0 done; 2 a mistake in the command or its files; 130 Ctrl-C.
     """
-    from swiftdiff.world.drift_plug import load_metrics
+    from swiftdiff.world.drift.plug import load_metrics
     from swiftdiff.world.loading import load_world
     from swiftdiff.world.presets import PRESETS, default_world
 
@@ -119,10 +119,10 @@ def _parse_policies(given: list[str] | None) -> tuple[CachePolicy, ...]:
 def _measure_given(
     clips: list[Path], truth: Path | None, plugged: Mapping[str, Metric]
 ) -> list[DriftSummary]:
-    from swiftdiff.world.drift import measure_clip
-    from swiftdiff.world.drift_clips import read_clip
-    from swiftdiff.world.drift_proxies import PROXIES
-    from swiftdiff.world.drift_run import TRUTH, summarise_drift
+    from swiftdiff.world.drift.clips import read_clip
+    from swiftdiff.world.drift.error import measure_clip
+    from swiftdiff.world.drift.proxies import PROXIES
+    from swiftdiff.world.drift.run import TRUTH, summarise_drift
 
     metrics = {**PROXIES, **plugged}
     measured = [measure_clip(read_clip(clip), metrics) for clip in clips]
@@ -139,8 +139,8 @@ def _measure_new(
     plugged: Mapping[str, Metric],
     options: dict[str, Any],
 ) -> list[DriftSummary]:
-    from swiftdiff.world.drift_metrics import metrics_for
-    from swiftdiff.world.drift_run import measure_policies, summarise_drift
+    from swiftdiff.world.drift.metrics import metrics_for
+    from swiftdiff.world.drift.run import measure_policies, summarise_drift
 
     status = StatusLine()
     found: dict[str, list[Mapping[str, Drift]]] = {}
@@ -158,7 +158,7 @@ def _print(summaries: list[DriftSummary], note: str) -> None:
     from rich.console import Console
 
     from swiftdiff.world.bench_report import drift_table
-    from swiftdiff.world.drift_run import TRUTH
+    from swiftdiff.world.drift.run import TRUTH
 
     from .terminal import print_table
 

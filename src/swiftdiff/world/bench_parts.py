@@ -23,10 +23,10 @@ from swiftdiff.world.bench_options import (
 )
 from swiftdiff.world.bench_rollout import Roller
 from swiftdiff.world.config import CacheConfig, CachePolicy, WorldConfig
-from swiftdiff.world.drift import measure_clip
-from swiftdiff.world.drift_metrics import metrics_for
-from swiftdiff.world.drift_run import TRUTH, drift_cache, make_clip
-from swiftdiff.world.drift_scenes import make_scene
+from swiftdiff.world.drift.error import measure_clip
+from swiftdiff.world.drift.metrics import metrics_for
+from swiftdiff.world.drift.run import TRUTH, drift_cache, make_clip
+from swiftdiff.world.drift.scenes import make_scene
 from swiftdiff.world.engine import WorldEngine
 from swiftdiff.world.kv_cache import CacheShape
 from swiftdiff.world.loading import WorldModel

@@ -19,8 +19,8 @@ from swiftdiff.world.bench_options import (
     Part,
     WorldBenchOptions,
 )
-from swiftdiff.world.drift import Drift
-from swiftdiff.world.drift_run import DriftSummary, summarise_drift
+from swiftdiff.world.drift.error import Drift
+from swiftdiff.world.drift.run import DriftSummary, summarise_drift
 from swiftdiff.world.presets import PRESETS
 
 # What is asked for at least: of the clip's lengths at which it was first measured.

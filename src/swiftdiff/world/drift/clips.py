@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swiftdiff.errors import ConfigError
-from swiftdiff.world.drift import Frames
+from swiftdiff.world.drift.error import Frames
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swiftdiff.errors import ConfigError
-from swiftdiff.world.drift import Frames
+from swiftdiff.world.drift.error import Frames
 from swiftdiff.world.loading import WorldModel
 
 BOUNCE = "bounce"  # the prompt encoder that tells a model of that world, trained or not

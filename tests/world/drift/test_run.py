@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from swiftdiff.errors import ConfigError
-from swiftdiff.world.drift import Drift
-from swiftdiff.world.drift_clips import read_clip
-from swiftdiff.world.drift_metrics import metrics_for
-from swiftdiff.world.drift_run import TRUTH, drift_cache, make_clip, measure_policies, summarise_drift
-from swiftdiff.world.drift_scenes import make_scene
+from swiftdiff.world.drift.clips import read_clip
+from swiftdiff.world.drift.error import Drift
+from swiftdiff.world.drift.metrics import metrics_for
+from swiftdiff.world.drift.run import TRUTH, drift_cache, make_clip, measure_policies, summarise_drift
+from swiftdiff.world.drift.scenes import make_scene
 from swiftdiff.world.loading import WorldModel
 
 World = Callable[[int], WorldModel]

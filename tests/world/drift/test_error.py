@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swiftdiff.errors import ConfigError
-from swiftdiff.world.drift import (
+from swiftdiff.world.drift.error import (
     Drift,
     measure_clip,
     normalised_drift,
     split_chunks,
     video_drift_error,
 )
-from swiftdiff.world.drift_plug import load_metrics
+from swiftdiff.world.drift.plug import load_metrics
 
 
 def test_the_error_is_the_sum_that_the_benchmark_defines() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from swiftdiff.world.bounce.measure import MIN_PIXELS, look_at
 from swiftdiff.world.bounce.scene import COLOURS, RADIUS, SIDE, SPEEDS
-from swiftdiff.world.drift import Metric
+from swiftdiff.world.drift.error import Metric
 
 _Chunk = NDArray[np.float32]
 _Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ import importlib.util
 from pathlib import Path
 
 from swiftdiff.errors import ConfigError
-from swiftdiff.world.drift import Metric
+from swiftdiff.world.drift.error import Metric
 
 _NAME = "METRICS"
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from swiftdiff.quality.statistics import Estimate, bootstrap_mean
 from swiftdiff.world.config import CacheConfig, CachePolicy, WorldConfig
-from swiftdiff.world.drift import Drift, Frames, Metric, measure_clip
-from swiftdiff.world.drift_scenes import Scene, make_scene
+from swiftdiff.world.drift.error import Drift, Frames, Metric, measure_clip
+from swiftdiff.world.drift.scenes import Scene, make_scene
 from swiftdiff.world.engine import WorldEngine
 from swiftdiff.world.loading import WorldModel
 

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from swiftdiff.world.drift import Metric
+from swiftdiff.world.drift.error import Metric
 
 _Chunk = NDArray[np.float32]
 _Vector = NDArray[np.float64]

@@ -12,8 +12,8 @@ from scipy import ndimage
 from swiftdiff.world.bounce.physics import simulate
 from swiftdiff.world.bounce.render import draw
 from swiftdiff.world.bounce.scene import NONE, Scenes
-from swiftdiff.world.drift_physics import balls, flight_residual, speed
-from swiftdiff.world.drift_proxies import PROXIES, background, clarity, dynamic, motion, subject
+from swiftdiff.world.drift.physics import balls, flight_residual, speed
+from swiftdiff.world.drift.proxies import PROXIES, background, clarity, dynamic, motion, subject
 
 Chunk = NDArray[np.float32]
 

@@ -1,0 +1,1 @@
+"""How far clips stray from their beginning, beside the ground truth's own drift."""
