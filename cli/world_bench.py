@@ -22,9 +22,9 @@ from .status_line import StatusLine
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from swiftdiff.world.bench_options import WorldBenchOptions
-    from swiftdiff.world.bench_results import WorldBenchResult
-    from swiftdiff.world.bench_session import WorldBenchEnd, WorldBenchObserver
+    from swiftdiff.world.bench.options import WorldBenchOptions
+    from swiftdiff.world.bench.results import WorldBenchResult
+    from swiftdiff.world.bench.session import WorldBenchEnd, WorldBenchObserver
 
 _LOG_EVERY_S = 60.0
 
@@ -115,7 +115,7 @@ def _options(model: str | None, clip_blocks: str | None, given: Mapping[str, obj
     from pydantic import ValidationError
 
     from swiftdiff.validation import describe
-    from swiftdiff.world.bench_options import WorldBenchOptions
+    from swiftdiff.world.bench.options import WorldBenchOptions
     from swiftdiff.world.presets import default_world
 
     values = {"model": model or default_world(), **given}
@@ -131,20 +131,20 @@ def _options(model: str | None, clip_blocks: str | None, given: Mapping[str, obj
 
 
 def _start(options: WorldBenchOptions, out: Path | None, progress: _Progress) -> WorldBenchEnd:
-    from swiftdiff.world.bench_session import start_bench
+    from swiftdiff.world.bench.session import start_bench
 
     folder = out or fresh_folder(f"world-bench-{datetime.now():%Y%m%d-%H%M%S}")
     return start_bench(options, folder, argv=sys.argv, observer=_observer(progress))
 
 
 def _resume(folder: Path, progress: _Progress) -> WorldBenchEnd:
-    from swiftdiff.world.bench_session import resume_bench
+    from swiftdiff.world.bench.session import resume_bench
 
     return resume_bench(folder, observer=_observer(progress))
 
 
 def _report(ended: WorldBenchEnd) -> tuple[WorldBenchEnd, WorldBenchResult]:
-    from swiftdiff.world.bench_report import read_bench_result, write_bench_report
+    from swiftdiff.world.bench.report import read_bench_result, write_bench_report
 
     complete = ended.outcome == "complete"
     try:
@@ -157,7 +157,7 @@ def _report(ended: WorldBenchEnd) -> tuple[WorldBenchEnd, WorldBenchResult]:
 def _print_result(result: WorldBenchResult, ended: WorldBenchEnd) -> None:
     from rich.console import Console
 
-    from swiftdiff.world.bench_report import REPORT, TABLES, bench_tables, header
+    from swiftdiff.world.bench.report import REPORT, TABLES, bench_tables, header
 
     from .terminal import print_table
 
@@ -179,7 +179,7 @@ def _print_result(result: WorldBenchResult, ended: WorldBenchEnd) -> None:
 
 
 def _observer(progress: _Progress) -> WorldBenchObserver:
-    from swiftdiff.world.bench_session import WorldBenchObserver
+    from swiftdiff.world.bench.session import WorldBenchObserver
 
     class Observer(WorldBenchObserver):
         def doing(self, what: str) -> None:

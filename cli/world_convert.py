@@ -51,7 +51,7 @@ def convert(
 
     Exit codes: 0 done; 2 a mistake in the command, the file, or a full disk.
     """
-    from swiftdiff.world.convert import convert as convert_checkpoint
+    from swiftdiff.world.convert.conversion import convert as convert_checkpoint
 
     done = convert_checkpoint(
         checkpoint,

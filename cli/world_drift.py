@@ -105,7 +105,7 @@ def drift(
 
 
 def _parse_policies(given: list[str] | None) -> tuple[CachePolicy, ...]:
-    from swiftdiff.world.bench_options import WorldBenchOptions
+    from swiftdiff.world.bench.options import WorldBenchOptions
 
     known = WorldBenchOptions().drift_policies
     if given is None:
@@ -157,7 +157,7 @@ def _measure_new(
 def _print(summaries: list[DriftSummary], note: str) -> None:
     from rich.console import Console
 
-    from swiftdiff.world.bench_report import drift_table
+    from swiftdiff.world.bench.report import drift_table
     from swiftdiff.world.drift.run import TRUTH
 
     from .terminal import print_table

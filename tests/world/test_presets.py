@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from swiftdiff.world.bench_rollout import Roller
+from swiftdiff.world.bench.rollout import Roller
 from swiftdiff.world.config import CacheConfig
 from swiftdiff.world.loading import load_world
 from swiftdiff.world.presets import BOUNCE_RANDOM, build_bounce_random, default_world

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from swiftdiff.errors import ConfigError, ModelError, StorageError
-from swiftdiff.world.bench_folder import BenchRow, WorldBenchFolder
-from swiftdiff.world.bench_options import WorldBenchOptions
-from swiftdiff.world.bench_parts import WorldBench, plan_rounds
-from swiftdiff.world.bench_rollout import Roller
-from swiftdiff.world.bench_session import WorldBenchObserver, resume_bench, start_bench
+from swiftdiff.world.bench.folder import BenchRow, WorldBenchFolder
+from swiftdiff.world.bench.options import WorldBenchOptions
+from swiftdiff.world.bench.parts import WorldBench, plan_rounds
+from swiftdiff.world.bench.rollout import Roller
+from swiftdiff.world.bench.session import WorldBenchObserver, resume_bench, start_bench
 from swiftdiff.world.config import CacheConfig
 from swiftdiff.world.loading import WorldModel
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from swiftdiff.errors import StorageError
-from swiftdiff.world.bench_folder import ENVIRONMENT, BenchRow, WorldBenchFolder
-from swiftdiff.world.bench_options import Part, WorldBenchOptions
-from swiftdiff.world.bench_parts import plan_rounds
-from swiftdiff.world.bench_report import SUMMARY, bench_tables, write_bench_report
-from swiftdiff.world.bench_results import Finding, Spread, WorldBenchResult, compute_result, doubts_of
+from swiftdiff.world.bench.folder import ENVIRONMENT, BenchRow, WorldBenchFolder
+from swiftdiff.world.bench.options import Part, WorldBenchOptions
+from swiftdiff.world.bench.parts import plan_rounds
+from swiftdiff.world.bench.report import SUMMARY, bench_tables, write_bench_report
+from swiftdiff.world.bench.results import Finding, Spread, WorldBenchResult, compute_result, doubts_of
 
 ENVIRONMENT_VALUES: dict[str, Any] = {
     "sessions": [{"started_at": "2026-11-23T06:00:00.000+00:00", "load_1min": 0.1}],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from swiftdiff.errors import ModelError
 from swiftdiff.models.checkpoints import cause
 from swiftdiff.models.integrity import read_safetensors_header
-from swiftdiff.world.convert_keys import Shape
+from swiftdiff.world.convert.keys import Shape
 
 if TYPE_CHECKING:
     import torch

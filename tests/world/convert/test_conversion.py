@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from wan_checkpoint import original_weights
 
 from swiftdiff.errors import ModelError, StorageError
-from swiftdiff.world.convert import RECIPES, convert, plan_shards
-from swiftdiff.world.convert_checkpoint import open_checkpoint
-from swiftdiff.world.convert_keys import map_keys
+from swiftdiff.world.convert.checkpoint import open_checkpoint
+from swiftdiff.world.convert.conversion import RECIPES, convert, plan_shards
+from swiftdiff.world.convert.keys import map_keys
 from swiftdiff.world.loading import load_world
 from swiftdiff.world.sampling import make_schedule
 

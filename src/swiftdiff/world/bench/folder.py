@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from swiftdiff.engine.run_folder import append_line, read_lines, write_whole
 from swiftdiff.errors import StorageError
 from swiftdiff.validation import StrictModel
-from swiftdiff.world.bench_options import Part, WorldBenchOptions
+from swiftdiff.world.bench.options import Part, WorldBenchOptions
 
 _OPTIONS = "bench.json"
 ENVIRONMENT = "environment.json"

@@ -11,7 +11,7 @@ from torch import nn
 
 from swiftdiff.models.weights_digest import weights_digest
 from swiftdiff.telemetry.timeline import Timeline
-from swiftdiff.world.bench_options import (
+from swiftdiff.world.bench.options import (
     CACHE,
     INT8,
     NATIVE,
@@ -21,7 +21,7 @@ from swiftdiff.world.bench_options import (
     Part,
     WorldBenchOptions,
 )
-from swiftdiff.world.bench_rollout import Roller
+from swiftdiff.world.bench.rollout import Roller
 from swiftdiff.world.config import CacheConfig, CachePolicy, WorldConfig
 from swiftdiff.world.drift.error import measure_clip
 from swiftdiff.world.drift.metrics import metrics_for

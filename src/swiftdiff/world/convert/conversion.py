@@ -28,8 +28,8 @@ from swiftdiff.models.integrity import read_safetensors_header
 from swiftdiff.models.registry import read_json
 from swiftdiff.models.saving import FILE_MODE
 from swiftdiff.world.config import SamplerConfig
-from swiftdiff.world.convert_checkpoint import Checkpoint, Weights, open_checkpoint
-from swiftdiff.world.convert_keys import HEAD_DIM, check_shapes, infer_config, map_keys
+from swiftdiff.world.convert.checkpoint import Checkpoint, Weights, open_checkpoint
+from swiftdiff.world.convert.keys import HEAD_DIM, check_shapes, infer_config, map_keys
 from swiftdiff.world.loading import EMBEDDINGS_NAME, SETTINGS_NAME, WorldSettings
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from swiftdiff.quality.statistics import Estimate
 from swiftdiff.report.tables import Cell, Column, Table, to_csv, to_markdown
-from swiftdiff.world.bench_folder import WorldBenchFolder
-from swiftdiff.world.bench_results import Finding, WorldBenchResult, compute_result, doubts_of
+from swiftdiff.world.bench.folder import WorldBenchFolder
+from swiftdiff.world.bench.results import Finding, WorldBenchResult, compute_result, doubts_of
 from swiftdiff.world.drift.run import DriftSummary
 
 REPORT: Final = "report.md"

@@ -10,8 +10,8 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from wan_checkpoint import original_weights
 
 from swiftdiff.errors import ModelError
-from swiftdiff.world.convert import build_transformer
-from swiftdiff.world.convert_keys import check_shapes, infer_config, map_keys, strip_wrappers
+from swiftdiff.world.convert.conversion import build_transformer
+from swiftdiff.world.convert.keys import check_shapes, infer_config, map_keys, strip_wrappers
 
 PUBLISHED: dict[str, Any] = {
     "num_layers": 30, "width": 1536, "ffn_dim": 8960, "text_dim": 4096, "freq_dim": 256, "channels": 16,

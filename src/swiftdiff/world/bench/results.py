@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any, Final
 
 from swiftdiff.telemetry.machine_load import MAX_IDLE_LOAD, MAX_OTHER_SHARE
-from swiftdiff.world.bench_folder import BenchRow
-from swiftdiff.world.bench_options import (
+from swiftdiff.world.bench.folder import BenchRow
+from swiftdiff.world.bench.options import (
     CACHE,
     INT8,
     NATIVE,

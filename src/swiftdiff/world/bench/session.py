@@ -12,9 +12,9 @@ from swiftdiff.engine.interrupt import Interrupts
 from swiftdiff.errors import StorageError, SwiftdiffError
 from swiftdiff.telemetry.environment import describe_environment
 from swiftdiff.telemetry.machine_load import CpuWatch, load_1min
-from swiftdiff.world.bench_folder import ENVIRONMENT, BenchRow, WorldBenchFolder
-from swiftdiff.world.bench_options import WorldBenchOptions
-from swiftdiff.world.bench_parts import Round, WorldBench, plan_rounds
+from swiftdiff.world.bench.folder import ENVIRONMENT, BenchRow, WorldBenchFolder
+from swiftdiff.world.bench.options import WorldBenchOptions
+from swiftdiff.world.bench.parts import Round, WorldBench, plan_rounds
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,1 @@
+"""What a world's KV cache, int8, streaming and profiling come to."""

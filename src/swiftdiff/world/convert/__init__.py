@@ -1,0 +1,1 @@
+"""Checkpoints of Self-Forcing and CausVid, made into diffusers folders."""
