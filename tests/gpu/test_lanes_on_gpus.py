@@ -10,6 +10,7 @@ from gpu import NEEDS_GPU
 
 from swiftdiff.adapters.transfers import StagedCopies, beside, side_stream
 from swiftdiff.pipeline.lane import Lane, synchronize
+from swiftdiff.pipeline.pace import Pace
 
 pytestmark = NEEDS_GPU
 
@@ -20,6 +21,10 @@ SIDE = 2048
 def lanes() -> Iterator[tuple[Lane, Lane]]:
     with Lane("cuda:0") as first, Lane("cuda:0") as second:
         yield first, second
+
+
+def filled(value: float) -> torch.Tensor:
+    return torch.full((SIDE, SIDE), value, device="cuda:0")
 
 
 def slowly(value: float) -> torch.Tensor:
@@ -41,11 +46,11 @@ def test_memory_is_not_given_to_others_before_the_last_lane_has_read_it(lanes: t
     first, second = lanes
     sums = []
     for value in range(50):
-        made = first.submit(torch.full, (SIDE, SIDE), float(value), device="cuda:0").result()
+        made = first.submit(filled, float(value)).result()
         second.submit(slowly, 0.0)  # so that what follows is read late
         sums.append(second.submit(lambda x: x.sum(dtype=torch.float64), made))
         del made
-        first.submit(torch.full, (SIDE, SIDE), -1.0, device="cuda:0")  # takes its memory, if it may
+        first.submit(filled, -1.0)  # takes its memory, if it may
     assert [total.result().item() for total in sums] == [value * SIDE**2 for value in range(50)]
 
 
@@ -105,3 +110,13 @@ def test_waiting_for_a_device_does_not_break_a_capture(lanes: tuple[Lane, Lane])
         synchronize(torch.device("cuda", 0))
     for rows, future in enumerate(futures, start=1):
         assert future.result().shape == (rows, 64)
+
+
+def test_no_more_than_one_step_is_under_way_when_the_next_is_queued() -> None:
+    pace, before = Pace.on(torch.device("cuda", 0)), None
+    assert pace is not None
+    for step in range(20):
+        slowly(step)
+        pace.end_step()
+        assert before is None or before.query()
+        before = torch.cuda.current_stream().record_event()
