@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -167,7 +168,9 @@ class Lane:
         torch.set_num_threads(callers)
 
     def _run(self) -> None:
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        # On a CPU not even `torch.cuda.stream(None)`: where there is a GPU too, that would start CUDA on it.
+        on_stream = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        with torch.inference_mode(), on_stream:
             while (entry := self._queue.get()) is not None:
                 self._compute(*entry)
                 del entry  # else the last result would stay in memory until more work comes
