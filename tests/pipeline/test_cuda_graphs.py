@@ -18,7 +18,7 @@ from torch import nn
 from swiftdiff.models.presets import build_preset, build_preset_controlnet
 from swiftdiff.pipeline.acceleration import Acceleration
 from swiftdiff.pipeline.captured import num_captures
-from swiftdiff.pipeline.cuda_graphs import CudaGraphReplay, CudaGraphs
+from swiftdiff.pipeline.cuda_graphs import CaptureError, CudaGraphReplay, CudaGraphs
 from swiftdiff.pipeline.denoise import Denoiser
 from swiftdiff.pipeline.graphs import make_replay
 from swiftdiff.pipeline.lane import Lane
@@ -171,6 +171,30 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_so_once(
         assert equal(lane.submit(replay, x).result(), expected(part, x))
     assert len(caplog.messages) == 1
     assert "Part cannot be captured and runs eagerly: operation not permitted" in caplog.messages[0]
+
+
+def test_after_a_capture_that_was_broken_off_nothing_is_captured_or_replayed(
+    part: Part, lane: Lane, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Breaking(FakeCapturer):
+        def capture(self, module: nn.Module, *arguments: Any) -> Any:
+            if module is second:
+                raise CaptureError("operation not permitted when stream is capturing")
+            capture = super().capture(module, *arguments)
+            return replace(capture, replay=lambda: replayed.append(1) or capture.replay())
+
+    second, replayed = Part().eval(), []  # type: ignore[var-annotated]
+    graphs = CudaGraphs(capturer=Breaking())
+    first, broken = CudaGraphReplay(part, graphs), CudaGraphReplay(second, graphs)
+    x, y = torch.randn(2, 4), torch.randn(3, 4)
+    assert equal(lane.submit(first, x).result(), expected(part, x))
+    assert equal(lane.submit(broken, x).result(), expected(second, x))
+    before = list(replayed)
+    for argument in (x, y):
+        assert equal(lane.submit(first, argument).result(), expected(part, argument))
+    assert (before, replayed) == ([1], [1])
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "the capture of Part was broken off" in caplog.text
 
 
 def test_sdxls_topology_by_graphs_on_two_lanes_gives_stock_latents_up_to_rounding(

@@ -27,6 +27,10 @@ _WARM_UPS = 2  # libraries choose kernels and allocate workspaces in the first r
 DEFAULT_MAX_BYTES = 4 * 10**9
 
 
+class CaptureError(RuntimeError):
+    """A capture was broken off by CUDA: what torch keeps about captures may be wrong from then on."""
+
+
 @dataclass(frozen=True)
 class Capture:
     """What a capture gives.
@@ -53,18 +57,31 @@ class CudaCapturer:
 
     def pool_bytes(self, pool: Any) -> int:
         """Return the device memory that a pool holds."""
-        segments = torch.cuda.memory_snapshot(pool, include_traces=False)  # type: ignore[no-untyped-call]
+        segments = torch.cuda.memory_snapshot(pool)  # type: ignore[no-untyped-call]
         return sum(int(segment["total_size"]) for segment in segments)
 
     def capture(self, module: nn.Module, inputs: Sequence[torch.Tensor], pool: Any) -> Capture:
-        """Record what a module does with tensors that stay where they are, on the calling lane's stream."""
+        """Record what a module does with tensors that stay where they are, on the calling lane's stream.
+
+        Other threads may go on meanwhile, but for two things: they must not wait for the whole device (see
+        `captured.no_capture`), nor draw from its default random generator, which is the graph's until then.
+
+        Raises:
+            RuntimeError: The module fails, or there is too little memory.
+            CaptureError: CUDA broke the capture off, most likely for an operation that waits for the device.
+        """
         for _ in range(_WARM_UPS):
             module(*inputs)
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream(inputs[0].device)
-        # thread_local: other lanes may go on allocating meanwhile
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            output = module(*inputs)
+        try:
+            # thread_local: other lanes may go on allocating meanwhile
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                output = module(*inputs)
+        except torch.OutOfMemoryError:
+            raise  # the capture itself came to its end
+        except RuntimeError as error:
+            raise CaptureError(str(error)) from error
         return Capture(graph.replay, output)
 
     def wait(self, device: torch.device) -> None:
@@ -102,6 +119,7 @@ class CudaGraphs:
             before_leaving=self._wait_for,
         )
         self._pools: dict[int, Any] = {}
+        self._is_broken = False
         self._owners = itertools.count()
         # Noted by the garbage collector, which may come at any moment and must not wait for a lock.
         self._gone: deque[int] = deque()
@@ -131,8 +149,11 @@ class CudaGraphs:
         """Return the calling lane's graph for arguments of these shapes, captured if there is none yet.
 
         Returns:
-            None if there can be none: the caller is no lane, or the module cannot be captured.
+            None if there can be none: the caller is no lane, the module cannot be captured, or a capture was
+            broken off, after which nothing is captured or replayed any more.
         """
+        if self._is_broken:
+            return None
         if self._gone:
             self._forget_gone()
         place = self.capturer.place_of(arguments[0].device)
@@ -150,7 +171,17 @@ class CudaGraphs:
             pool = self._pools[place]
         try:
             return _CudaGraph(self.capturer, module, arguments, pool)
-        except RuntimeError as error:  # out of memory, or an operation that waits for the device
+        except CaptureError as error:
+            # Torch does not clean up (`CUDAGraph::capture_end`): it keeps freed memory that several streams
+            # used, and takes its random generator for captured, for which some versions refuse all replays.
+            self._is_broken = True
+            _log.error(
+                "the capture of %s was broken off, so all networks run eagerly until the process ends: %s",
+                type(module).__name__,
+                error,
+            )
+            return None
+        except RuntimeError as error:  # out of memory, or the module's own
             _log.warning("%s cannot be captured and runs eagerly: %s", type(module).__name__, error)
             return None
 
