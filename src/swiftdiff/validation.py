@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,7 +22,6 @@ _ALLOWED = {
     "dict_type": "a table of names and values",
     "model_type": "an object with named fields",
     "model_attributes_type": "an object with named fields",
-    "string_too_short": "a string that is not empty",
 }
 # The same for types that carry a bound: the phrase and the name of the bound.
 _BOUNDS = {
@@ -31,6 +30,9 @@ _BOUNDS = {
     "less_than_equal": ("at most {}", "le"),
     "less_than": ("less than {}", "lt"),
     "string_too_long": ("a string of at most {} characters", "max_length"),
+    "string_too_short": ("a string of at least {} characters", "min_length"),
+    "string_pattern_mismatch": ("a string that matches {}", "pattern"),
+    "too_short": ("a list of at least {} values", "min_length"),
     "literal_error": ("one of {}", "expected"),
     "value_error": ("{}", "error"),
 }
@@ -42,16 +44,20 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
+def describe(
+    error: ValidationError, model: type[BaseModel], *, whole: str = "the line", secret: Collection[str] = ()
+) -> str:
     """Return the first problem of ``error`` as a sentence without a full stop, such as
     ``seed is 'a', but must be an integer``, and how many further problems there are.
 
     Args:
         error: What pydantic raised while it validated ``model``.
         model: The model; its field names are listed when a field is unknown.
+        whole: What is wrong if it is none of the fields.
+        secret: Fields whose values are not told.
     """
     problems = error.errors(include_url=False)
-    sentence = _describe_one(problems[0], model)
+    sentence = _describe_one(problems[0], model, whole, secret)
     if len(problems) > 1:
         sentence += f" (and {len(problems) - 1} more problem{'s' if len(problems) > 2 else ''} here)"
     return sentence
@@ -65,12 +71,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {_shorten(name)}{hint} known: {', '.join(names)}"
 
 
-def _describe_one(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    field = _path(problem["loc"])
+def _describe_one(problem: ErrorDetails, model: type[BaseModel], whole: str, secret: Collection[str]) -> str:
+    field = path_of(problem["loc"])
     kind = problem["type"]
     if kind == "extra_forbidden":
         owner = _model_at(model, problem["loc"][:-1])
-        parent = _path(problem["loc"][:-1])
+        parent = path_of(problem["loc"][:-1])
         inside = f" in {parent}" if parent else ""
         return unknown_name("field", str(problem["loc"][-1]), owner.model_fields) + inside
     if kind == "missing":
@@ -79,12 +85,17 @@ def _describe_one(problem: ErrorDetails, model: type[BaseModel]) -> str:
         reason = problem.get("ctx", {}).get("error", problem["msg"])
         return f"not valid JSON: {reason.replace(' line 1 column ', ' character ')}"
     allowed = _ALLOWED.get(kind) or _allowed_from_context(kind, problem)
-    subject = f"{field} is" if field else "the line is"
-    return f"{subject} {_shorten(problem['input'])}, but must be {allowed}"
+    if field in secret:
+        return f"{field} must be {allowed}"
+    return f"{field or whole} is {_shorten(problem['input'])}, but must be {allowed}"
 
 
 def _allowed_from_context(kind: str, problem: ErrorDetails) -> str:
     context: dict[str, Any] = problem.get("ctx", {})
+    if kind == "string_too_short" and context["min_length"] == 1:
+        return "a string that is not empty"
+    if kind == "literal_error" and " or " not in context["expected"]:
+        return str(context["expected"])
     if kind in _BOUNDS:
         phrase, key = _BOUNDS[kind]
         bound = context[key]
@@ -104,7 +115,8 @@ def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMo
     return model
 
 
-def _path(loc: tuple[int | str, ...]) -> str:
+def path_of(loc: tuple[int | str, ...]) -> str:
+    """Return a place in a model as errors name it: ``loras[0].scale``."""
     text = ""
     for step in loc:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step

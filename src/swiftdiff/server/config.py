@@ -136,4 +136,5 @@ def load_server_config(path: Path | None, **options: Any) -> ServerConfig:
     try:
         return ServerConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {describe(error, ServerConfig)}") from error
+        problem = describe(error, ServerConfig, secret=("api_key",))
+        raise ConfigError(f"{where}: {problem}") from error
