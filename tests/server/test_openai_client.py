@@ -28,7 +28,15 @@ def colour(b64_json: str | None) -> Any:
 
 def test_pictures_come_with_their_seed_and_timings(start: Start) -> None:
     answer = client_of(start()).images.generate(
-        prompt="a red circle", n=2, model="shapes", extra_body={"seed": 7, "num_inference_steps": 3}
+        prompt="a red circle",
+        n=2,
+        model="shapes",
+        size="auto",
+        quality="auto",
+        background="opaque",
+        output_format="png",
+        response_format="b64_json",
+        extra_body={"seed": 7, "num_inference_steps": 3},
     )
     assert answer.data is not None
     assert [colour(item.b64_json) for item in answer.data] == [(7, 0, 0)] * 2
@@ -85,7 +93,8 @@ def test_models_are_listed_and_found(start: Start) -> None:
     ("fields", "error", "param"),
     [
         ({"model": "dall-e-3"}, openai.NotFoundError, "model"),
-        ({"size": "7x7"}, openai.BadRequestError, None),
+        ({"size": "7x7"}, openai.BadRequestError, "size"),
+        ({"background": "transparent"}, openai.BadRequestError, "background"),
         ({"n": 9}, openai.BadRequestError, "n"),
         ({"response_format": "url"}, openai.BadRequestError, "response_format"),
         ({"extra_body": {"loras": [{"id": "silver"}]}}, openai.NotFoundError, "loras[0].id"),

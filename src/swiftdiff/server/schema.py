@@ -69,6 +69,7 @@ class GenerationRequest(StrictModel):
         partial_images: With ``stream``, how many pictures of unfinished steps to send before the last.
         quality: There is one quality.
         output_format: Pictures are PNG files.
+        background: Pictures are opaque.
         user: Accepted and not used.
         negative_prompt: What the picture should not show.
         seed: Of the first picture's noise; none is drawn at random, and told in the response.
@@ -89,6 +90,7 @@ class GenerationRequest(StrictModel):
     partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] | None = None
     quality: Literal["auto", "standard"] | None = None
     output_format: Literal["png"] | None = None
+    background: Literal["auto", "opaque"] | None = None
     user: str | None = None
     negative_prompt: str | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED - 1000)] | None = None

@@ -11,14 +11,14 @@ from pydantic import ValidationError
 
 from swiftdiff.config import ServingConfig
 from swiftdiff.errors import RequestError
-from swiftdiff.request import ControlNetUse, ImageRequest, LoraUse, validate_servable
+from swiftdiff.request import SIZE_MULTIPLE, ControlNetUse, ImageRequest, LoraUse, validate_servable
 from swiftdiff.server.catalog import AdapterCatalog
 from swiftdiff.server.config import ServerConfig
 from swiftdiff.server.control_images import save_control_image
 from swiftdiff.server.errors import HttpError
 from swiftdiff.server.schema import EngineName, GenerationRequest
 from swiftdiff.systems.switches import RequestSwitches
-from swiftdiff.validation import describe
+from swiftdiff.validation import describe, path_of
 
 Value = TypeVar("Value")
 
@@ -83,9 +83,9 @@ class Translator:
         try:
             body_model = GenerationRequest.model_validate_json(body)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            param = ".".join(str(step) for step in problem["loc"]) or None
-            raise HttpError(400, describe(error, GenerationRequest), "invalid_body", param=param) from error
+            param = path_of(error.errors(include_url=False)[0]["loc"]) or None
+            message = describe(error, GenerationRequest, whole="the body")
+            raise HttpError(400, message, "invalid_body", param=param) from error
         self._check(body_model)
         request = self._request(body_model, request_id, arrived_s)
         try:
@@ -139,6 +139,13 @@ class Translator:
         _at_most("num_inference_steps", asked.num_inference_steps or 1, limits.steps, "steps")
         _at_most("size", max(width, height), max(limits.side, native), "pixels a side")
         _at_most("size", width * height, max(limits.pixels, native * native), "pixels")
+        if width % SIZE_MULTIPLE or height % SIZE_MULTIPLE:
+            raise HttpError(
+                400,
+                f"size is {width}x{height}, but both must be multiples of {SIZE_MULTIPLE}",
+                "invalid_value",
+                param="size",
+            )
         _at_most("controlnets", len(asked.controlnets), limits.controlnets, "ControlNets")
         _at_most("loras", len(asked.loras), limits.loras, "LoRAs")
         if asked.model is not None and asked.model != self.model_id:
@@ -180,9 +187,11 @@ class Translator:
         unknown = self._catalog.unknown(controlnets, loras)
         if unknown is not None:
             field, index = unknown
+            name = (controlnets if field == "controlnets" else loras)[index]
             raise HttpError(
                 404,
-                f"{field}[{index}].id is not an adapter of this server; GET /v1/adapters lists them",
+                f"{field}[{index}].id is {name!r}, which this server does not have; GET /v1/adapters lists "
+                "what it has",
                 "adapter_not_found",
                 param=f"{field}[{index}].id",
             )

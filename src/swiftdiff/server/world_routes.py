@@ -25,7 +25,8 @@ from swiftdiff.server.world_offer import propose
 from swiftdiff.server.world_schema import Steered, SteerRequest, WorldOffer, WorldRequest, WorldState
 from swiftdiff.server.world_service import WorldService, refuse
 from swiftdiff.server.world_viewer import MEDIA_TYPE, FrameStream
-from swiftdiff.validation import StrictModel, describe
+from swiftdiff.validation import StrictModel, describe, path_of
+from swiftdiff.world.proposals import propose
 
 WORLDS, ONE = "/v1/worlds", "/v1/worlds/{world}"
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
@@ -173,9 +174,9 @@ class WorldRoutes:
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
-            where = error.errors(include_url=False)[0]["loc"]
-            param = str(where[0]) if where else None
-            raise HttpError(400, describe(error, model), "invalid_value", param=param) from error
+            param = path_of(error.errors(include_url=False)[0]["loc"]) or None
+            message = describe(error, model, whole="the body")
+            raise HttpError(400, message, "invalid_value", param=param) from error
 
     def _check_length(self, field: str, text: str) -> None:
         if len(text) > self._limits.prompt_chars:
