@@ -171,6 +171,16 @@ def test_a_server_whose_system_cannot_be_brought_back_ends(start: Start, system:
     assert running.post().status_code == 200  # its picture was right
     until(lambda: running.server.worker.state == "failed")
     with pytest.raises((httpx.HTTPError, AssertionError)):
+def test_what_a_full_disk_keeps_from_being_answered_is_not_counted_as_answered(start: Start) -> None:
+    running = start(access_log="/dev/full")
+    assert running.post().status_code == 503
+    assert running.post(n=99).status_code == 400  # a refusal needs no record
+    text = running.client.get("/metrics").text
+    assert 'swiftdiff_requests_total{status="503"} 1.0' in text
+    assert 'swiftdiff_errors_total{kind="access_log_unavailable"} 1.0' in text
+    assert 'status="200"' not in text
+
+
         assert running.client.get("/health").status_code == 200
 
 

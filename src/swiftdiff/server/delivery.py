@@ -86,10 +86,12 @@ class Delivery:
             return None
         job.wake()
         record = self._record(job, job.stages(), error=error)
+        self._metrics.answered(error.status, error.code)
         return self._note(job.request.request_id, error.status, error.code, record, job)
 
     def refuse(self, request_id: str, error: HttpError) -> Future[None]:
         """Record a request that was refused before it could wait."""
+        self._metrics.answered(error.status, error.code)
         return self._note(request_id, error.status, error.code, None, None)
 
     def flush(self) -> None:
@@ -149,7 +151,9 @@ class Delivery:
             self._note(job.request.request_id, status, code, record, job, batch_size=batch_size).result()
         except StorageError as failure:
             LOGGER.error("%s", failure)
-            return HttpError(503, "the server cannot write its access log", "access_log_unavailable")
+            public = HttpError(503, "the server cannot write its access log", "access_log_unavailable")
+            status, code = public.status, public.code
+        self._metrics.answered(status, code)
         return public
 
     def _note(
@@ -162,7 +166,6 @@ class Delivery:
         *,
         batch_size: int = 1,
     ) -> Future[None]:
-        self._metrics.answered(status, code)
         return self._log.submit(
             AccessRecord(
                 at=datetime.now(UTC).isoformat(timespec="milliseconds"),
