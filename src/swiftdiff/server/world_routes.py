@@ -26,7 +26,6 @@ from swiftdiff.server.world_schema import Steered, SteerRequest, WorldOffer, Wor
 from swiftdiff.server.world_service import WorldService, refuse
 from swiftdiff.server.world_viewer import MEDIA_TYPE, FrameStream
 from swiftdiff.validation import StrictModel, describe, path_of
-from swiftdiff.world.proposals import propose
 
 WORLDS, ONE = "/v1/worlds", "/v1/worlds/{world}"
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
