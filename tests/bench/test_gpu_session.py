@@ -80,8 +80,8 @@ def test_the_pair_takes_turns_and_then_every_other_system_has_the_gpu_alone(tmp_
 
 def test_what_does_not_fit_is_said_and_measured_when_the_benchmark_is_resumed(tmp_path: Path) -> None:
     listener = Listener()
-    # The clock is read around every round: at 6 s a look, the minute is over after the first repeat.
-    ended = start(tmp_path / "out", fake_seams(seconds_a_look=6.0), listener, minutes=1.25)
+    # The clock is read before every warm-up and round: at 6 s a look, the minute is over after the first repeat.
+    ended = start(tmp_path / "out", fake_seams(seconds_a_look=6.0), listener, minutes=1.65)
     assert ended.outcome == "cut"
     kept = measured(ended)
     assert kept
@@ -125,6 +125,17 @@ def test_a_system_that_is_lost_is_recorded_as_failed_and_the_others_are_measured
     }
     assert set(failed) == {"swiftdiff"}
     assert len(measured(ended)) == 4
+
+
+def test_a_system_that_hangs_says_where_and_is_ended_and_the_others_are_measured(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seams = dataclasses.replace(fake_seams(FakeBuild(slow=("swiftdiff",))), patience_s=3.0)
+    ended = start(tmp_path / "out", seams, repeats=1, systems=("swiftdiff",), settings=("0C/0L",))
+    assert ended.outcome == "complete"
+    errors = {each.system: each.error for each in ended.folder.read_measurements() if each.error}
+    assert errors == {"swiftdiff": "swiftdiff did not answer within 3 s and was ended"}
+    assert "in serve" in capfd.readouterr().err
 
 
 def test_without_a_gpu_only_a_dry_run_starts_and_it_asks_for_none(tmp_path: Path) -> None:

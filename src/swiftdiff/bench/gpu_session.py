@@ -38,6 +38,7 @@ from swiftdiff.trace.writer import write_trace
 WORK = "work.json"
 _ASLEEP_BYTES = 2 << 30  # of memory that should be there for each process
 _RESERVE_S = 40.0  # for the ceiling afterwards and the report
+_PATIENCE_S = 200.0  # with one system: more than any should take to compile, and not all of the minutes
 
 
 class CeilingLike(Protocol):
@@ -59,6 +60,7 @@ class Seams:
         count_work: Counts a model's work for pictures of a side.
         preload: Called in each process before it builds.
         clock: Seconds from any moment.
+        patience_s: How long a system may take to start, or for one request.
     """
 
     build: Build
@@ -67,6 +69,7 @@ class Seams:
     count_work: Callable[[str, int], Work | None]
     preload: Preload
     clock: Callable[[], float] = time.perf_counter
+    patience_s: float = _PATIENCE_S
 
 
 def _has_memory_for(num_processes: int) -> bool:
@@ -260,6 +263,8 @@ class _GpuBench:
         for count in range(self._options.warmups):
             for each in group:
                 for setting in each.settings:
+                    if self._left_s() <= 0:
+                        return
                     self.observer.doing(f"warming up: {setting.name} {each.name}")
                     request = self._case.request(setting, self._options.repeats + count, steps)
                     team.serve(each, setting, request, count, "warmup")
@@ -311,7 +316,13 @@ class _GpuBench:
     @contextmanager
     def _team(self) -> Iterator[Team]:
         contenders = [each for group in self._groups for each in group]
-        team = Team(Stage(self._case, "gpu"), contenders, self._folder, self._interrupts)
+        team = Team(
+            Stage(self._case, "gpu"),
+            contenders,
+            self._folder,
+            self._interrupts,
+            patience_s=self._seams.patience_s,
+        )
         try:
             yield team
         except BaseException:

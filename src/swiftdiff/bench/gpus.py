@@ -115,8 +115,9 @@ class ClockLog:
         ]
         try:
             with self._path.open("wb") as file:
+                # A group of its own, which Ctrl-C does not reach, but no session that would outlive ours.
                 self._process = subprocess.Popen(
-                    command, stdout=file, stderr=subprocess.DEVNULL, start_new_session=True
+                    command, stdout=file, stderr=subprocess.DEVNULL, process_group=0
                 )
         except OSError:
             self._path.unlink(missing_ok=True)

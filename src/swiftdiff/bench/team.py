@@ -35,12 +35,20 @@ class Team:
         contenders: Its systems.
         folder: Gets records and pictures.
         interrupts: Entered by the caller; a picture that is saved gets its record.
+        patience_s: As for `Worker`.
     """
 
     def __init__(
-        self, stage: Stage, contenders: Sequence[Contender], folder: BenchFolder, interrupts: Interrupts
+        self,
+        stage: Stage,
+        contenders: Sequence[Contender],
+        folder: BenchFolder,
+        interrupts: Interrupts,
+        *,
+        patience_s: float | None = None,
     ) -> None:
         self.stage = stage
+        self._patience_s = patience_s
         self.contenders = contenders
         self._folder = folder
         self._interrupts = interrupts
@@ -63,7 +71,9 @@ class Team:
         """
         for contender in contenders:
             if contender.name not in self._workers:
-                self._workers[contender.name] = Worker(contender, self._folder.path, build, preload)
+                self._workers[contender.name] = Worker(
+                    contender, self._folder.path, build, preload, patience_s=self._patience_s
+                )
 
     def wait_preloaded(self) -> None:
         """Return once all processes sleep; what went wrong is told by `begin`."""

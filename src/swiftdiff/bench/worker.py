@@ -7,12 +7,14 @@ sleeps in a read from its pipe.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import multiprocessing
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -31,6 +33,7 @@ Build = Callable[[ServingConfig], ServingSystem]
 Preload = Callable[[], None]
 _CLOSE_S = 20.0
 _TERMINATE_S = 2.0
+_TRACEBACK_S = 0.5
 
 
 def nothing() -> None:
@@ -103,12 +106,21 @@ class Worker:
         images_root: Folder that control images count from.
         build: Makes the system; found by its name in the new process.
         preload: Called in the process before that: imports what takes long.
+        patience_s: How long it may take to build its system, or to serve a request, before it is taken to
+            hang and ended, having said on stderr where it was; None waits for ever.
     """
 
     def __init__(
-        self, contender: Contender, images_root: Path, build: Build, preload: Preload = nothing
+        self,
+        contender: Contender,
+        images_root: Path,
+        build: Build,
+        preload: Preload = nothing,
+        *,
+        patience_s: float | None = None,
     ) -> None:
         self.contender = contender
+        self._patience_s = patience_s
         context = multiprocessing.get_context("spawn")
         self._connection, far_end = context.Pipe()
         self._is_preloaded = False
@@ -144,7 +156,7 @@ class Worker:
             WorkerLostError: It could not be built, or the process ended.
         """
         self.wait_preloaded()
-        started = self._receive()
+        started = self._receive(self._patience_s)
         assert isinstance(started, Started)
         return started
 
@@ -158,7 +170,7 @@ class Worker:
             self._connection.send(request)
         except OSError as error:
             raise WorkerLostError(self._describe_end()) from error
-        reply = self._receive()
+        reply = self._receive(self._patience_s)
         assert isinstance(reply, Reply)
         return reply
 
@@ -182,8 +194,10 @@ class Worker:
         self._process.join()
         self._connection.close()
 
-    def _receive(self) -> object:
-        wait([self._connection, self._process.sentinel])
+    def _receive(self, patience_s: float | None = None) -> object:
+        if not wait([self._connection, self._process.sentinel], patience_s):
+            self._end_hanging()
+            raise WorkerLostError(self._describe_end())
         try:
             message = self._connection.recv()
         except (EOFError, OSError) as error:
@@ -192,6 +206,16 @@ class Worker:
             self._complaint = message
             raise WorkerLostError(message)
         return message
+
+    def _end_hanging(self) -> None:
+        """Let the process say where each of its threads is, and end it."""
+        if self._process.pid is not None and hasattr(signal, "SIGUSR1"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGUSR1)
+            self._process.join(_TRACEBACK_S)
+        self._process.kill()
+        self._process.join()
+        self._complaint = f"{self.contender.name} did not answer within {self._patience_s:g} s and was ended"
 
     def _describe_end(self) -> str:
         if self._complaint is not None:
@@ -214,6 +238,8 @@ def _work(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR1)  # see `Worker._end_hanging`
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, contender.cores)  # before torch counts cores
     try:
@@ -298,4 +324,7 @@ def _torch_threads() -> int:
 
 
 def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, SwiftdiffError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, SwiftdiffError):
+        return str(error)
+    traceback.print_exception(error)  # nobody expected it: the record has no room for where it came from
+    return f"{type(error).__name__}: {error}"
