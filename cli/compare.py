@@ -111,7 +111,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME,NAME…",
-            help="Networks that judge pictures too: clip, lpips, fid. Needs swiftdiff[quality] and weights.",
+            help="Networks that judge pictures too: clip, lpips, fid; needs swiftdiff\\[quality], weights.",
         ),
     ] = None,
     weights: Annotated[

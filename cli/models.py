@@ -26,7 +26,8 @@ def show_models(
 ) -> None:
     """Show the embedded model and the random-weight presets.
 
-    Wherever a model is named, a diffusers folder, a .safetensors file or a hub id is accepted too.
+    Wherever a model is named, a diffusers folder, a .safetensors file or a hub id
+    is accepted too.
     """
     listings = list_models()
     if as_json:

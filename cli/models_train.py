@@ -43,8 +43,9 @@ def train(  # noqa: PLR0917 - a command's options
 ) -> None:
     """Train the embedded family as the shipped weights were trained; Ctrl-C, then the same command, goes on.
 
-    Stages: autoencoder, base (64 pixels, then 128), three ControlNets, eight LoRAs. Each part is kept in the
-    work folder as it is finished, checkpoints every minute.
+    Stages: autoencoder, base (64 pixels, then 128), three ControlNets, eight
+    LoRAs. Each part is kept in the work folder as it is finished, checkpoints
+    every minute.
     """
     if name != "shapes":
         raise ConfigError(f"there is no recipe for {name!r}; there is one for 'shapes'")

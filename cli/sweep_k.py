@@ -95,7 +95,8 @@ def sweep_k(
     the loss's 95 % interval must stay within it.
 
     Exit codes: 0 done; 1 a LoRA failed; 2 a mistake in the command or its files,
-    or a disk that takes no more; 130 Ctrl-C, after writing down what was measured.
+    or a disk that takes no more; 130 Ctrl-C, after writing down what was
+    measured.
     """
     given = (model, config, loras, trace, k, points, margin, steps, prompts, repeats, seed, out)
     with _Progress() as progress:

@@ -39,7 +39,8 @@ def generate(
 ) -> None:
     """Make a trace up from SPEC, with the control images that it needs.
 
-    The same spec and seed give the same bytes. Fewer requests are the beginning of more.
+    The same spec and seed give the same bytes. Fewer requests are the beginning
+    of more.
 
     Exit codes: 0 done; 2 a mistake in the command or in SPEC; 130 Ctrl-C.
     """

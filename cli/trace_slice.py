@@ -37,8 +37,9 @@ def slice_(
 ) -> None:
     """Write a part of TRACE as a trace of its own.
 
-    --count 100 --with-loras --every 20 spreads 100 requests with LoRAs over a long
-    trace: more different ones than in 100 that follow each other, and fewer reuses.
+    --count 100 --with-loras --every 20 spreads 100 requests with LoRAs over a
+    long trace: more different ones than in 100 that follow each other, and fewer
+    reuses.
 
     Control images are copied if OUT lies in another folder.
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import typer
 
@@ -29,6 +32,23 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     out = capsys.readouterr().out
     assert all(command in out for command in ("init", "models", "replay"))
+
+
+def commands(command: click.Command, name: str = "swiftdiff") -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    for child in getattr(command, "commands", {}).values():
+        yield from commands(child, f"{name} {child.name}")
+
+
+def test_help_fits_80_columns_as_it_was_written_and_loses_no_brackets() -> None:
+    shown = dict(commands(typer.main.get_command(main.app)))
+    assert "swiftdiff trace import" in shown
+    for name, command in shown.items():
+        _, _, rest = (command.help or "").partition("\n\n")  # the first paragraph is wrapped anew
+        assert all(len(line) <= 78 for line in rest.splitlines()), name
+        texts = [command.help or "", *(getattr(option, "help", None) or "" for option in command.params)]
+        for text in texts:
+            assert not re.search(r"(?<!\\)\[[a-z]", text), f"{name}: rich takes this for its markup: {text}"
 
 
 def test_help_loads_nothing_heavy() -> None:
