@@ -43,6 +43,12 @@ def test_stock_and_swiftdiff_share_the_gpu_and_every_other_system_has_it_alone()
     ]
 
 
+def test_on_a_gpu_that_cannot_hold_two_systems_each_has_it_alone() -> None:
+    lines = gpu_line_up(small_gpu_options(systems=("swiftdiff",)), 1, (0,))
+    assert [len(group) for group in groups_of(lines, 24e9)] == [1, 1]
+    assert [len(group) for group in groups_of(lines, 80e9)] == [2]
+
+
 def test_costs_are_those_measured_and_else_what_all_took_in_that_setting() -> None:
     costs = Costs(first_round(), warmups=2)
     assert costs.known

@@ -12,6 +12,7 @@ from swiftdiff.bench.gpus import (
     gpu_slug,
     query_gpus,
     read_clocks,
+    smallest_memory_bytes,
 )
 
 GPUS = """\
@@ -40,6 +41,8 @@ def test_each_gpu_is_described_by_what_was_asked(tmp_path: Path, monkeypatch: py
     assert (first["name"], first["driver_version"]) == ("NVIDIA H100 80GB HBM3", "580.159.04")
     assert (first["clocks.max.sm"], second["index"]) == ("1980", "1")
     assert describe_use_by_others([first]) == ""
+    assert smallest_memory_bytes([first, second | {"memory.total": "24564"}]) == 24564 * 2**20
+    assert smallest_memory_bytes([]) is smallest_memory_bytes([first | {"memory.total": "[N/A]"}]) is None
     assert describe_use_by_others([first, second]) == "GPU 1 had 40000 MiB in use and was 97 % busy"
 
 

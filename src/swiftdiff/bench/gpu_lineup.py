@@ -26,6 +26,9 @@ SWITCHES = {
     "channels_last": "nhwc",
 }
 UNMEASURED_SWITCHES = ("prefetch", "compile_blocks")
+# Estimated for full-size SDXL in half precision with three ControlNets and two LoRAs: the weights, a decode in
+# float32 and what steps need are 22 GB for stock; swiftdiff has 8 more, for pristine weights and graphs.
+MEMORY_FOR_TWO = 60e9
 MOST_GPUS = 5  # two halves of guidance and three ControlNets: more have nothing to do
 _ENDS = (AdapterSetting(0, 0), AdapterSetting(3, 2))
 _ALL_ADAPTERS = _ENDS[1:]
@@ -85,9 +88,17 @@ def gpu_line_up(options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...])
     return [replace(line, contender=replace(line.contender, settings=everywhere)) for line in chosen]
 
 
-def groups_of(lines: list[Line]) -> list[tuple[Contender, ...]]:
-    """Return which systems are in memory at one time and take turns: the first two, then each alone."""
+def groups_of(lines: list[Line], memory_bytes: float | None = None) -> list[tuple[Contender, ...]]:
+    """Return which systems are in memory at one time and take turns: the first two, then each alone.
+
+    Args:
+        lines: The systems.
+        memory_bytes: Of the smallest GPU; on one that cannot hold two systems each has it alone. None is
+            enough.
+    """
     contenders = [line.contender for line in lines]
+    if memory_bytes is not None and memory_bytes < MEMORY_FOR_TWO:
+        return [(each,) for each in contenders]
     together = tuple(each for each in contenders if each.name in (STOCK, FULL))
     return [together, *((each,) for each in contenders if each not in together)]
 

@@ -19,7 +19,7 @@ from swiftdiff.bench.folder import ENVIRONMENT
 from swiftdiff.bench.gpu_lineup import gpu_line_up, groups_of
 from swiftdiff.bench.gpu_options import GpuBenchFolder, GpuBenchOptions
 from swiftdiff.bench.gpu_plan import Costs, Unit, describe_cut, fit, next_unit, pending_units
-from swiftdiff.bench.gpus import ClockLog, query_gpus
+from swiftdiff.bench.gpus import ClockLog, query_gpus, smallest_memory_bytes
 from swiftdiff.bench.lineup import usable_cores
 from swiftdiff.bench.observer import BenchObserver
 from swiftdiff.bench.order import take_turns
@@ -168,7 +168,8 @@ class _GpuBench:
             raise ConfigError(
                 "bench-gpu needs a CUDA GPU, and torch sees none here; --dry-run tries the same on the CPU"
             )
-        self._groups = groups_of(gpu_line_up(options, num_gpus, usable_cores()))
+        lines = gpu_line_up(options, num_gpus, usable_cores())
+        self._groups = groups_of(lines, smallest_memory_bytes(query_gpus()) if num_gpus else None)
         observer.doing(f"looking up {options.model} and its adapters")
         self._case: ModelCase = prepare_model(options.model, options.adapter_settings)
         self._running: int | None = None

@@ -70,6 +70,11 @@ def describe_use_by_others(gpus: Iterable[dict[str, str]]) -> str:
     return "; ".join(found)
 
 
+def smallest_memory_bytes(gpus: Iterable[dict[str, str]]) -> float | None:
+    """Return the memory of the smallest GPU, in bytes; None if that is not known."""
+    return min((mib * 2**20 for gpu in gpus if (mib := _number(gpu["memory.total"]))), default=None)
+
+
 @dataclass(frozen=True)
 class Clocks:
     """How GPUs ran while they were busy.
