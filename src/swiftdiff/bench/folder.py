@@ -23,8 +23,8 @@ from pydantic import BaseModel, ValidationError
 
 from swiftdiff.bench.options import BenchOptions
 from swiftdiff.bench.records import Measurement
-from swiftdiff.engine.run_folder import append_line, read_lines, write_whole
 from swiftdiff.errors import StorageError
+from swiftdiff.files import append_line, read_lines, write_whole
 
 ENVIRONMENT = "environment.json"
 Options = TypeVar("Options", bound=BaseModel)

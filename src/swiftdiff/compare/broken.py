@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from swiftdiff.config import AdapterStoreConfig, ServingConfig
-from swiftdiff.engine.run_folder import write_whole
+from swiftdiff.files import write_whole
 from swiftdiff.models.registry import EMBEDDED, shapes_root
 
 _FACTOR = 0.5

@@ -19,8 +19,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swiftdiff.compare.plan import ComparePlan, slug
-from swiftdiff.engine.run_folder import append_line, write_whole
 from swiftdiff.errors import StorageError
+from swiftdiff.files import append_line, write_whole
 
 PLAN = "compare.json"
 MEASURED = "measured.jsonl"

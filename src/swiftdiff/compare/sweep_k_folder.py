@@ -25,8 +25,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from swiftdiff.compare.sweep_k_options import SweepOptions
-from swiftdiff.engine.run_folder import PNG_COMPRESS_LEVEL, append_line, read_lines, write_whole
 from swiftdiff.errors import StorageError
+from swiftdiff.files import PNG_COMPRESS_LEVEL, append_line, read_lines, write_whole
 from swiftdiff.validation import StrictModel
 
 _OPTIONS = "sweep.json"

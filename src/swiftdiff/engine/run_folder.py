@@ -15,23 +15,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from PIL.Image import Image
-from pydantic import BaseModel, ValidationError
 
 from swiftdiff.adapters.mapping import AdapterMapping
 from swiftdiff.config import ServingConfig, load_config
 from swiftdiff.engine.run_info import RunInfo, Session
 from swiftdiff.errors import ConfigError, StorageError
+from swiftdiff.files import (
+    append_line,
+    cannot,
+    check_free,
+    drop_torn_line,
+    parse_line,
+    read_lines,
+    read_model,
+    write_png,
+    write_whole,
+)
 from swiftdiff.request import ImageRequest, RequestRecord
-
-PNG_COMPRESS_LEVEL = 1  # lossless at any level; this one costs a third of the default's time
 
 
 class Described(Protocol):
@@ -40,9 +46,6 @@ class Described(Protocol):
     def to_toml(self) -> str:
         """Return the text of ``config.toml``."""
         ...
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class RunFolder:
@@ -75,7 +78,7 @@ class RunFolder:
         try:
             (path / "images").mkdir(parents=True)
         except OSError as error:
-            raise _cannot("make the run folder", path, error) from error
+            raise cannot("make the run folder", path, error) from error
         folder.write_text("config.toml", config.to_toml())
         folder.write_json("environment.json", environment)
         if mapping is not None:
@@ -98,17 +101,7 @@ class RunFolder:
 
     def check_free(self) -> None:
         """Raise StorageError if the folder exists and is not empty."""
-        try:
-            occupied = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-        except OSError as error:
-            raise _cannot("look into", self.path, error) from error
-        if occupied:
-            hint = (
-                f"to go on with the run in it: --resume {self.path}"
-                if self.info_path.exists()
-                else "name another"
-            )
-            raise StorageError(f"--out {self.path} is not empty; {hint}")
+        check_free(self.path, "run" if self.info_path.exists() else None)
 
     def read_info(self) -> RunInfo:
         """Return ``run.json``.
@@ -116,12 +109,7 @@ class RunFolder:
         Raises:
             StorageError: It cannot be read or is damaged.
         """
-        try:
-            return RunInfo.model_validate_json(self.info_path.read_bytes())
-        except OSError as error:
-            raise _cannot("read", self.info_path, error) from error
-        except ValidationError as error:
-            raise StorageError(f"{self.info_path} is damaged: {error.errors()[0]['msg']}") from error
+        return read_model(self.info_path, RunInfo)
 
     def read_mapping(self) -> AdapterMapping | None:
         """Return ``adapters.json``, None if the run's adapters were not mapped.
@@ -132,12 +120,7 @@ class RunFolder:
         expected = self.read_info().mapped_adapters
         if expected is None:
             return None
-        try:
-            mapping = AdapterMapping.model_validate_json(self.mapping_path.read_bytes())
-        except OSError as error:
-            raise _cannot("read", self.mapping_path, error) from error
-        except ValidationError as error:
-            raise StorageError(f"{self.mapping_path} is damaged: {error.errors()[0]['msg']}") from error
+        mapping = read_model(self.mapping_path, AdapterMapping)
         if mapping.sha256 != expected.sha256:
             raise StorageError(f"{self.mapping_path} is not the mapping that the run began with")
         return mapping
@@ -181,7 +164,7 @@ class RunFolder:
         path = self.path / "sessions.jsonl"
         if not path.exists():
             return []
-        sessions = (_parse(Session, line) for line in path.read_bytes().splitlines())
+        sessions = (parse_line(Session, line) for line in path.read_bytes().splitlines())
         return [session for session in sessions if session is not None]
 
     def append_session(self, session: Session) -> None:
@@ -206,13 +189,7 @@ class RunFolder:
         Raises:
             StorageError: The file is damaged elsewhere or cannot be written.
         """
-        end = 0
-        for _, line_end in read_lines(self.records_path, RequestRecord):
-            end = line_end
-        try:
-            os.truncate(self.records_path, end)
-        except OSError as error:
-            raise _cannot("repair", self.records_path, error) from error
+        drop_torn_line(self.records_path, RequestRecord)
 
     def save_images(self, request: ImageRequest, images: list[Image], *, warmup: bool) -> tuple[str, ...]:
         """Write a request's pictures as PNG and return their paths relative to the folder.
@@ -223,15 +200,7 @@ class RunFolder:
         below = "images/warmup" if warmup else "images"
         names = tuple(f"{below}/{request.request_id}-{index}.png" for index in range(len(images)))
         for name, image in zip(names, images, strict=True):
-            path = self.path / name
-            partial = path.with_name(path.name + ".part")
-            try:
-                path.parent.mkdir(exist_ok=True)
-                image.save(partial, format="PNG", compress_level=PNG_COMPRESS_LEVEL)
-                partial.replace(path)
-            except OSError as error:
-                partial.unlink(missing_ok=True)
-                raise _cannot("save picture", path, error) from error
+            write_png(self.path / name, image)
         return names
 
     def append_traceback(self, text: str) -> None:
@@ -253,75 +222,3 @@ class RunFolder:
             StorageError: It cannot be written.
         """
         write_whole(self.path / name, text.encode())
-
-
-def _parse(model: type[_Model], line: bytes) -> _Model | None:
-    try:
-        return model.model_validate_json(line)
-    except ValidationError:
-        return None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; its folder is made.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # there may not even be a folder
-            partial.unlink()
-        raise _cannot("write", path, error) from error
-
-
-def read_lines(path: Path, model: type[_Model]) -> Iterator[tuple[_Model, int]]:
-    """Yield each record of a file that `append_line` writes, with the offset at which its line ends.
-
-    A torn last line, left by a crash, is passed over.
-
-    Raises:
-        StorageError: The file cannot be read, or a line before the last is damaged.
-    """
-    try:
-        with path.open("rb") as file:
-            end, torn = 0, 0
-            for number, line in enumerate(file, start=1):
-                if torn:
-                    raise StorageError(f"{path}:{torn}: the record is damaged")
-                record = _parse(model, line) if line.endswith(b"\n") else None
-                if record is None:
-                    torn = number
-                    continue
-                end += len(line)
-                yield record, end
-    except OSError as error:
-        raise _cannot("read", path, error) from error
-
-
-def append_line(path: Path, line: str) -> None:
-    """Add a line at once, whole or not at all.
-
-    Raises:
-        StorageError: It cannot be written; what was written of it is taken back.
-    """
-    data = line.encode() + b"\n"
-    try:
-        with path.open("ab", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            try:
-                if file.write(data) != len(data):
-                    raise OSError("only a part of the line could be written; is the disk full?")
-            except OSError:
-                file.truncate(size)
-                raise
-    except OSError as error:
-        raise _cannot("append to", path, error) from error
-
-
-def _cannot(what: str, path: Path, error: OSError) -> StorageError:
-    return StorageError(f"cannot {what} {path}: {error.strerror or error}")

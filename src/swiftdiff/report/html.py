@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from swiftdiff.engine.run_folder import write_whole
+from swiftdiff.files import write_whole
 from swiftdiff.report.html_charts import distributions, waterfall
 from swiftdiff.report.html_elements import anchor_of, element, paragraph, section, table, text
 from swiftdiff.report.html_frontier import frontier

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from swiftdiff import files
 from swiftdiff.engine.run_folder import RunFolder
 from swiftdiff.errors import StorageError
 from swiftdiff.report.tables import to_csv, to_markdown
@@ -23,12 +24,7 @@ TABLES = "tables"
 
 def check_free(path: Path) -> None:
     """Raise StorageError if statistics cannot go into ``path``: it holds anything but earlier ones."""
-    try:
-        occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
-    except OSError as error:
-        raise StorageError(f"cannot look into {path}: {error.strerror or error}") from error
-    if occupied and not (path / REPORT).is_file():
-        raise StorageError(f"--out {path} is not empty; name another")
+    files.check_free(path, replaces=REPORT)
 
 
 def write_statistics(

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from PIL.Image import Image
 
 from swiftdiff.engine.clock import Clock
-from swiftdiff.engine.run_folder import PNG_COMPRESS_LEVEL
 from swiftdiff.errors import StorageError, SwiftdiffError
+from swiftdiff.files import PNG_COMPRESS_LEVEL
 from swiftdiff.request import RequestRecord
 from swiftdiff.server.access_log import AccessLog, AccessRecord
 from swiftdiff.server.errors import HttpError, public_error

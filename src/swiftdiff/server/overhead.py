@@ -19,8 +19,8 @@ import httpx
 import numpy as np
 
 from swiftdiff.config import ServingConfig, load_config
-from swiftdiff.engine.run_folder import PNG_COMPRESS_LEVEL
 from swiftdiff.engine.session import resolve_paths
+from swiftdiff.files import PNG_COMPRESS_LEVEL
 from swiftdiff.request import ImageRequest
 from swiftdiff.resources import path as resource
 from swiftdiff.server.config import ServerConfig

@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from swiftdiff.engine.run_folder import append_line, read_lines, write_whole
 from swiftdiff.errors import ConfigError, StorageError
+from swiftdiff.files import append_line, read_lines, write_whole
 from swiftdiff.validation import StrictModel, describe
 from swiftdiff.world.decoding import Frames
 from swiftdiff.world.writing import write_png

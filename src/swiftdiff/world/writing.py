@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from swiftdiff.engine.run_folder import PNG_COMPRESS_LEVEL, write_whole
 from swiftdiff.errors import StorageError
+from swiftdiff.files import PNG_COMPRESS_LEVEL, write_whole
 
 # Smaller clips are shown enlarged by a whole factor, so that one pixel stays one square.
 _SHOWN_SIDE = 256

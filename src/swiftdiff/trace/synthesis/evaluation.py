@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swiftdiff.files import write_whole
 from swiftdiff.trace.synthesis.comparison import (
     AIM_HIT_RATE,
     AIM_KS,
@@ -26,7 +27,6 @@ from swiftdiff.trace.synthesis.fit import fit_spec
 from swiftdiff.trace.synthesis.generator import content_pool, generate
 from swiftdiff.trace.synthesis.observations import Observations, observe, observe_requests
 from swiftdiff.trace.synthesis.spec import TraceSpec
-from swiftdiff.trace.synthesis.whole_files import write_whole
 
 _SEEDS = tuple(range(1, 9))
 _CACHES = (1, 2, 3, 4, 5, 8, 10, 20, 50, 100, 200, 500)
@@ -73,9 +73,9 @@ def evaluate(source: Path, folder: Path) -> None:
     """Write ``fit.csv``, ``hit-rates.csv``, ``report.md`` and ``fit.png`` into a folder."""
     observed = observe(source)
     results = {split.name: judge(observed, split) for split in SPLITS}
-    write_whole(folder / "fit.csv", "".join(_csv(results)))
-    write_whole(folder / "hit-rates.csv", "".join(_hit_rate_rows(observed)))
-    write_whole(folder / "report.md", "".join(_report(results)))
+    write_whole(folder / "fit.csv", "".join(_csv(results)).encode())
+    write_whole(folder / "hit-rates.csv", "".join(_hit_rate_rows(observed)).encode())
+    write_whole(folder / "report.md", "".join(_report(results)).encode())
     _plot(observed, folder / "fit.png")
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 import swiftdiff
+from swiftdiff.files import write_whole
 from swiftdiff.request import MAX_IMAGES, MAX_SIDE, MAX_STEPS, SIZE_MULTIPLE
 from swiftdiff.trace.synthesis.adapters import MAX_PER_REQUEST, Adapters, ControlNets
 from swiftdiff.trace.synthesis.arrivals import Arrivals
@@ -19,7 +20,6 @@ from swiftdiff.trace.synthesis.fit_gaps import fit_gaps, resolution_of
 from swiftdiff.trace.synthesis.fit_locality import fit_locality
 from swiftdiff.trace.synthesis.observations import Floats, Observations, Uses
 from swiftdiff.trace.synthesis.spec import Pictures, Prompts, TraceSpec
-from swiftdiff.trace.synthesis.whole_files import write_whole
 from swiftdiff.trace.synthesis.zipf import Zipf
 
 _T = TypeVar("_T", int, float, tuple[int, int])
@@ -83,7 +83,7 @@ def write_spec(path: Path, spec: TraceSpec, observed: Observations) -> None:
     header = "".join(
         textwrap.fill(line, 108, initial_indent="# ", subsequent_indent="#     ") + "\n" for line in lines
     )
-    write_whole(path, f"{header}\n{spec.to_toml()}")
+    write_whole(path, f"{header}\n{spec.to_toml()}".encode())
 
 
 def write_load_times(path: Path, load_times_s: dict[str, Floats]) -> None:
@@ -101,7 +101,7 @@ def write_load_times(path: Path, load_times_s: dict[str, Floats]) -> None:
         for kind, times in sorted(load_times_s.items())
         for value in np.quantile(times, shares)
     ]
-    write_whole(path, "kind,load_s\n" + "".join(rows))
+    write_whole(path, ("kind,load_s\n" + "".join(rows)).encode())
 
 
 def _pictures(observed: Observations) -> Pictures:

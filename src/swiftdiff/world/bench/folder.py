@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from swiftdiff.engine.run_folder import append_line, read_lines, write_whole
 from swiftdiff.errors import StorageError
+from swiftdiff.files import append_line, read_lines, write_whole
 from swiftdiff.validation import StrictModel
 from swiftdiff.world.bench.options import Part, WorldBenchOptions
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from swiftdiff.errors import ModelError, StorageError
+from swiftdiff.files import check_free
 from swiftdiff.models.checkpoints import cause
 from swiftdiff.models.folders import check_weights
 from swiftdiff.models.integrity import read_safetensors_header
@@ -107,7 +108,7 @@ def convert(
         ModelError: The checkpoint, the autoencoder or the features of prompts cannot be used.
         StorageError: The folder is not empty or cannot be written.
     """
-    _check_free(out)
+    check_free(out)
     opened = open_checkpoint(checkpoint, weights)
     names = map_keys(opened.shapes, str(checkpoint))
     shapes = {name: opened.shapes[key] for name, key in names.items()}
@@ -217,15 +218,6 @@ def _num_bytes(opened: Checkpoint, key: str, target: torch.dtype | None) -> int:
 def _place(name: str) -> tuple[int, str]:
     parts = name.split(".")
     return (int(parts[1]) if parts[0] == "blocks" else -1, name)
-
-
-def _check_free(out: Path) -> None:
-    try:
-        occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except OSError as error:
-        raise StorageError(f"cannot look into {out}: {error.strerror or error}") from error
-    if occupied:
-        raise StorageError(f"--out {out} is not empty; name another")
 
 
 def _check_vae(folder: Path, channels: int) -> None:
