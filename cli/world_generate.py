@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
+
+from swiftdiff.errors import ConfigError
 
 from .fresh_folder import fresh_folder
 from .status_line import StatusLine
 
 if TYPE_CHECKING:
     from swiftdiff.report.tables import Table
-    from swiftdiff.world.clip import ClipEnded
+    from swiftdiff.world.clip_making import ClipEnded
     from swiftdiff.world.config import WorldConfig
     from swiftdiff.world.session import Block
 
 EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+DEFAULT_BLOCKS = 14
 
 
 def generate(  # noqa: PLR0917 - a command's options
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the clip begins with.")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="What the clip begins with; nothing with --resume."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME|DIR", help="The world: bounce, or a folder in diffusers format."),
     ] = None,
-    blocks: Annotated[int, typer.Option(metavar="N", help="How long the clip is, in blocks.")] = 14,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the noise.")] = 0,
+    blocks: Annotated[
+        int | None,
+        typer.Option(metavar="N", help=f"How long the clip is, in blocks. Default: {DEFAULT_BLOCKS}."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Of the noise. Default: 0.")] = None,
     steer: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +78,13 @@ def generate(  # noqa: PLR0917 - a command's options
         typer.Option(metavar="HOW", help="What a lasting new prompt does: keep, reset-cross or recache."),
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Of the CPU.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(metavar="D", help="cpu, cuda or cuda:N. Default: cpu.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with a clip that ended early, as if it had not."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
     ] = False,
@@ -79,29 +95,36 @@ def generate(  # noqa: PLR0917 - a command's options
     is on the path, a timeline for Perfetto, and what each part took.
 
     Exit codes: 0 done; 2 a mistake in the command, or a disk that takes no more;
-    130 Ctrl-C, after showing what finished.
+    130 Ctrl-C, after showing what finished. After both, --resume goes on.
     """
-    from swiftdiff.world.config_file import load_world_config
-
-    settings = load_world_config(
-        config,
-        {
-            "model": model,
-            "cache.policy": policy,
-            "cache.window_blocks": window,
-            "cache.sink_blocks": sink,
-            "cache.dtype": cache_dtype,
-            "cache.storage": cache_storage,
-            "guidance_scale": guidance_scale,
-            "on_prompt_change": on_prompt_change,
-            "threads": threads,
-        },
-    )
-    folder = out if out is not None else _default_folder(settings.model)
+    running = {
+        "model": model,
+        "cache.policy": policy,
+        "cache.window_blocks": window,
+        "cache.sink_blocks": sink,
+        "cache.dtype": cache_dtype,
+        "cache.storage": cache_storage,
+        "guidance_scale": guidance_scale,
+        "on_prompt_change": on_prompt_change,
+        "threads": threads,
+    }
     try:
-        ended = _generate(
-            settings, device, {"prompt": prompt, "num_blocks": blocks, "seed": seed}, steer or [], folder
-        )
+        if resume is not None:
+            asked = (prompt, blocks, seed, steer, out, config, device, *running.values())
+            if any(option is not None for option in asked):
+                raise ConfigError("--resume goes on as the clip began: besides it there can only be --json")
+            ended = _resume(resume)
+        else:
+            from swiftdiff.world.config_file import load_world_config
+
+            settings = load_world_config(config, running)
+            request = {
+                "prompt": prompt,
+                "num_blocks": DEFAULT_BLOCKS if blocks is None else blocks,
+                "seed": seed or 0,
+            }
+            folder = out if out is not None else _default_folder(settings.model)
+            ended = _start(settings, device or "cpu", request, steer or [], folder)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -116,31 +139,55 @@ def generate(  # noqa: PLR0917 - a command's options
     raise typer.Exit({"complete": 0, "stopped": EXIT_MISTAKE, "interrupted": EXIT_INTERRUPTED}[ended.outcome])
 
 
-def _generate(
-    settings: WorldConfig,
-    device: str,
-    request: dict[str, Any],
-    steers: list[str],
-    out: Path,
+def _start(
+    settings: WorldConfig, device: str, request: dict[str, Any], steers: list[str], out: Path
 ) -> ClipEnded:
     from swiftdiff.world.clip import generate as generate_clip
-    from swiftdiff.world.clip_folder import ClipFolder, parse_request, parse_steer
+    from swiftdiff.world.clip_folder import ClipFolder
+    from swiftdiff.world.clip_request import parse_request, parse_steer
     from swiftdiff.world.loading import load_world
+    from swiftdiff.world.proposals import propose
 
     ClipFolder(out).check_free()  # before the model is loaded, which takes longer
     world = load_world(settings.model, device)
+    if request["prompt"] is None:
+        raise ConfigError(f'name a PROMPT for block 0, such as "{propose(world).example}"')
     is_action = world.settings.resting_prompt is not None
     parsed = tuple(parse_steer(text, is_action=is_action) for text in steers)
     wanted = parse_request(**request, steers=parsed)
-    status = StatusLine()
+    with _Progress(wanted.num_blocks) as progress:
+        return generate_clip(world, settings, wanted, out, argv=sys.argv, on_block=progress.made)
 
-    def show(block: Block) -> None:
-        status.draw(f"block {block.index + 1} of {wanted.num_blocks}: {block.prompt}")
 
-    try:
-        return generate_clip(world, settings, wanted, out, argv=sys.argv, on_block=show)
-    finally:
-        status.clear()
+def _resume(folder: Path) -> ClipEnded:
+    from swiftdiff.world.clip import resume
+    from swiftdiff.world.clip_folder import ClipFolder
+
+    num_blocks = ClipFolder.open(folder).read_info().request.num_blocks
+    with _Progress(num_blocks) as progress:
+        return resume(folder, on_block=progress.made, on_restored=progress.restored)
+
+
+class _Progress:
+    """The line that says how far a clip is."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self._num_blocks = num_blocks
+        self._status = StatusLine()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.clear()
+
+    def made(self, block: Block) -> None:
+        """Show a block that is on disk."""
+        self._status.draw(f"block {block.index + 1} of {self._num_blocks}: {block.prompt}")
+
+    def restored(self, done: int, total: int) -> None:
+        """Show how much of what was there is in the cache again."""
+        self._status.draw(f"going back through block {done} of {total}")
 
 
 def _default_folder(model: str) -> Path:
@@ -169,8 +216,11 @@ def _print_result(ended: ClipEnded) -> None:
             console.print(f"{name + ':':10}{place}", markup=False, soft_wrap=True)
     if ended.outcome != "complete":
         console.print(
-            f"\nINCOMPLETE: {summary['num_blocks']} of {summary['asked_blocks']} blocks are on disk.",
+            f"\nINCOMPLETE: {summary['num_blocks']} of {summary['asked_blocks']} blocks are on disk. "
+            "Go on with\n"
+            f"  swiftdiff world generate --resume {shlex.quote(str(folder.path))}",
             markup=False,
+            soft_wrap=True,
         )
 
 

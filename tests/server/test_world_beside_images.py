@@ -9,6 +9,7 @@ import httpx
 import pytest
 import typer
 from http_server import StepSystem, step_config
+from patience import PATIENCE_S
 from tiny_world import build_tiny_world
 from typer.testing import CliRunner
 from world_server import QUICK, SCENE, read_parts
@@ -24,16 +25,16 @@ from swiftdiff.world.engine import WorldEngine
 def test_pictures_and_worlds_are_served_side_by_side_and_end_together(store: Path, tmp_path: Path) -> None:
     config = load_server_config(None, port=0, access_log=str(tmp_path / "access.jsonl"))
     engine = WorldEngine(build_tiny_world(), QUICK, profile=False)
-    service = WorldService(engine, StreamConfig(fps=200.0))
+    service = WorldService(engine, StreamConfig(fps=30.0, queue_frames=1000))
     listener, ready = listen(config), threading.Event()
     server = HttpServer(config, step_config(store), lambda _: StepSystem(), ready.set, service)
     ended: list[bool] = []
     thread = threading.Thread(target=lambda: ended.append(server.run(listener)))
     thread.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(PATIENCE_S)
         port = listener.getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             world = client.post("/v1/worlds", json={"prompt": SCENE, "seed": 1}).json()
             with client.stream("GET", f"/{world['frames']}") as response:
                 parts = read_parts(response.iter_raw())
@@ -43,6 +44,8 @@ def test_pictures_and_worlds_are_served_side_by_side_and_end_together(store: Pat
                 assert "served by" not in client.get("/world/").text
                 assert client.get("/world", follow_redirects=True).url.path == "/world/"
                 assert client.get("/").status_code == client.get("/world/style.css").status_code == 200
+                assert client.get("/v1/models").json()["swiftdiff"]["worlds"] is True
+                assert client.get("/v1/worlds").json()["images"] is True
                 metrics = client.get("/metrics").text
                 assert "swiftdiff_worlds 1.0" in metrics
                 assert 'swiftdiff_requests_total{status="200"} 1.0' in metrics
@@ -53,7 +56,7 @@ def test_pictures_and_worlds_are_served_side_by_side_and_end_together(store: Pat
                 assert list(parts)[-1].error["code"] == "server_draining"
     finally:
         server.stop()
-        thread.join(60)
+        thread.join(PATIENCE_S)
         listener.close()
     assert ended == [True]
     assert engine.sessions == ()

@@ -6,7 +6,7 @@ import json
 import mimetypes
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +17,7 @@ from fake_image_server import png
 import swiftdiff
 
 PAGE = Path(swiftdiff.__file__).parent / "server" / "page"
-MODELS = {
+MODELS: dict[str, Any] = {
     "object": "list",
     "data": [{"id": "shapes", "object": "model", "created": 0, "owned_by": "swiftdiff"}],
     "swiftdiff": {
@@ -31,6 +31,7 @@ MODELS = {
             "reuse_invariants": True,
             "bal_k": 0,
         },
+        "worlds": False,
         "native_size": 128,
         "limits": {"side": 2048, "pixels": 4194304, "images": 8, "steps": 150, "prompt_chars": 4000},
         "defaults": {"num_inference_steps": 20, "guidance_scale": 4.5},
@@ -66,13 +67,14 @@ def how(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class PageServer:
-    """Serves the page; tests look at `bodies` and set `refusal`, `key` and `step_s`."""
+    """Serves the page; tests look at `bodies` and set `refusal`, `key`, `before_step` and `never_ends`."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.key: str | None = None
-        self.step_s = 0.0
+        self.before_step: Callable[[], object] = lambda: None
+        self.never_ends = False  # unfinished pictures come until the client goes away
         self.busy = 0  # so many thumbnails are refused
         self.broke_off = threading.Event()
         outer = self
@@ -118,16 +120,22 @@ class PageServer:
             def _stream(self, body: dict[str, Any]) -> None:
                 count = body["partial_images"]
                 for index in range(count):
-                    time.sleep(outer.step_s)
-                    self._event(
-                        "partial_image",
-                        b64_json=png((index * 20, 0, 90), 128),
-                        partial_image_index=index,
-                        swiftdiff={"step": index + 1, "num_steps": count + 1},
-                    )
+                    outer.before_step()
+                    self._partial(index, count)
+                while outer.never_ends:
+                    time.sleep(0.02)
+                    self._partial(count - 1, count)
                 is_stock = (body.get("swiftdiff") or {}).get("engine") == "diffusers"
                 picture = png((200, 40 + is_stock, 40), 128)
                 self._event("completed", b64_json=picture, swiftdiff=how(body))
+
+            def _partial(self, index: int, count: int) -> None:
+                self._event(
+                    "partial_image",
+                    b64_json=png((index * 20, 0, 90), 128),
+                    partial_image_index=index,
+                    swiftdiff={"step": index + 1, "num_steps": count + 1},
+                )
 
             def _event(self, name: str, **fields: Any) -> None:
                 kind = f"image_generation.{name}"

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from swiftdiff.cli.world import app
-from swiftdiff.errors import SwiftdiffError
+from swiftdiff.errors import StorageError, SwiftdiffError
+from swiftdiff.world.clip_folder import BlockRecord, ClipFolder, Latents
+from swiftdiff.world.decoding import Frames
 
 SCENE = "red ball at 8,20 moving 1.2,-0.7"
 
@@ -49,6 +51,47 @@ def test_json_is_the_summary_and_nothing_else(
     assert call(SCENE, "--model", str(tiny_world_folder), "--out", str(tmp_path / "out"), *arguments) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+
+
+def test_a_clip_that_was_cut_short_is_gone_on_with_from_any_folder(
+    tiny_world_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_block = ClipFolder.add_block
+
+    def full(folder: ClipFolder, record: BlockRecord, frames: Frames, latents: Latents) -> None:
+        if record.block == 1:
+            raise StorageError("cannot write: no space left on device")
+        add_block(folder, record, frames, latents)
+
+    monkeypatch.chdir(tiny_world_folder.parent)
+    out = tmp_path / "a clip"
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipFolder, "add_block", full)
+        arguments = ("--model", tiny_world_folder.name, "--blocks", "2", "--threads", "1", "--out", str(out))
+        assert call(SCENE, *arguments) == 2
+    shown = capsys.readouterr()
+    assert "stopped early: cannot write: no space left" in shown.err
+    assert f"Go on with\n  swiftdiff world generate --resume '{out}'" in shown.out
+    monkeypatch.chdir(tmp_path)
+    assert call("--resume", str(out)) == 0
+    assert "2 blocks, 6 frames of 32x32" in capsys.readouterr().out
+    assert call("--resume", str(out), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "complete"
+
+
+@pytest.mark.parametrize("arguments", [(SCENE,), ("--seed", "0"), ("--window", "3"), ("--device", "cpu")])
+def test_a_resumed_clip_takes_no_other_options(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    complaint = complaint_about("--resume", str(tmp_path), *arguments)
+    assert complaint == "--resume goes on as the clip began: besides it there can only be --json"
+
+
+def test_without_a_prompt_one_is_proposed(tiny_world_folder: Path, tmp_path: Path) -> None:
+    complaint = complaint_about("--model", str(tiny_world_folder), "--out", str(tmp_path / "out"))
+    assert complaint.startswith('name a PROMPT for block 0, such as "')
+    assert " ball at " in complaint
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tiny_world import SETTINGS
 from swiftdiff.errors import ConfigError, ModelError, RequestError
 from swiftdiff.world.config import CacheConfig
 from swiftdiff.world.kv_cache import BlockKVCache, CacheShape
-from swiftdiff.world.loading import WorldModel, load_world
+from swiftdiff.world.loading import EmbeddedPrompts, WorldModel, load_world
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -74,11 +74,26 @@ def test_prompts_may_come_from_a_file_of_embeddings(folder: Path) -> None:
         prompts.encode("a ct")
     with pytest.raises(RequestError, match="guidance needs"):
         prompts.null()
-    save_file({"": torch.zeros(7, 32)}, folder / "prompts.safetensors")
+    save_file({"": torch.zeros(7, 32), "a cat": torch.ones(7, 32)}, folder / "prompts.safetensors")
     assert load_world(folder).prompts.null().shape == (1, 7, 32)
+    save_file({"": torch.zeros(7, 32)}, folder / "prompts.safetensors")
+    with pytest.raises(ModelError, match="has no prompt: one tensor"):
+        load_world(folder)
     save_file({"a cat": torch.ones(7, 31)}, folder / "prompts.safetensors")
     with pytest.raises(ModelError, match=r"'a cat' is of shape \[7, 31\], not \[tokens, 32\]"):
         load_world(folder)
+
+
+def test_of_many_embedded_prompts_the_nearest_is_named() -> None:
+    texts = [f"a cat that walks through street {number} at night" for number in range(50)]
+    prompts = EmbeddedPrompts({text: torch.ones(1, 4) for text in ["", *texts]})
+    assert prompts.texts == tuple(sorted(texts))
+    with pytest.raises(
+        RequestError, match=r"has features for 50, of which the nearest is .*street 7 at night'"
+    ):
+        prompts.encode("a cat that walks through street 7")
+    with pytest.raises(RequestError, match="unknown prompt ''"):
+        prompts.encode("")
 
 
 def test_an_unknown_name_is_answered_with_those_that_exist() -> None:

@@ -47,13 +47,13 @@ def create_app(server: Server, worlds: WorldService | None = None) -> FastAPI:
         redoc_url=None,
     )
     add_generations(app, server)
-    add_status(app, server)
+    add_status(app, server, has_worlds=worlds is not None)
     add_thumbnails(app, server)
     app.add_api_route("/docs", _show_document, include_in_schema=False)
     if worlds is not None:
         from swiftdiff.server.world_routes import add_worlds
 
-        add_worlds(app, worlds, server.config)
+        add_worlds(app, worlds, server.config, has_images=True)
         server.metrics.include(worlds.metrics.registry)
     answer_errors(app)
     app.openapi = _document_of(app, server)  # type: ignore[method-assign]

@@ -249,6 +249,7 @@ class ServedModelInfo(StrictModel):
         native_size: Side of a picture when a request names no size, in pixels.
         limits: Of a request.
         defaults: What a request gets when it does not say.
+        worlds: Whether live worlds run here too, at ``/world/``.
     """
 
     system: str
@@ -259,6 +260,7 @@ class ServedModelInfo(StrictModel):
     native_size: int
     limits: dict[str, int]
     defaults: dict[str, int | float]
+    worlds: bool
 
 
 class ModelList(StrictModel):

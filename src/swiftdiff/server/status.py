@@ -25,14 +25,20 @@ from swiftdiff.systems.switches import RequestSwitches
 from swiftdiff.validation import StrictModel
 
 
-def add_status(app: FastAPI, server: Server) -> None:
-    """Add the routes to an application."""
+def add_status(app: FastAPI, server: Server, *, has_worlds: bool) -> None:
+    """Add the routes to an application.
+
+    Args:
+        app: The application.
+        server: What they tell about.
+        has_worlds: Whether the application shows live worlds too.
+    """
     started_at = int(time.time())
 
     @app.get("/v1/models", response_model=ModelList, operation_id="list_models", tags=["models"])
     async def models() -> Response:
         model = ModelDescription(id=server.translator.model_id, created=started_at)
-        return _json(ModelList(data=(model,), swiftdiff=_info(server)))
+        return _json(ModelList(data=(model,), swiftdiff=_info(server, has_worlds)))
 
     @app.get(
         "/v1/models/{model}",
@@ -72,7 +78,7 @@ def add_status(app: FastAPI, server: Server) -> None:
         return Response(server.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _info(server: Server) -> ServedModelInfo:
+def _info(server: Server, has_worlds: bool) -> ServedModelInfo:
     system = server.system
     switches = RequestSwitches.defaults(system.swiftdiff) if system.engine == "swiftdiff" else {}
     return ServedModelInfo(
@@ -84,6 +90,7 @@ def _info(server: Server) -> ServedModelInfo:
         native_size=server.catalog.native_size,
         limits=server.config.limits.model_dump(),
         defaults=server.config.defaults.model_dump(),
+        worlds=has_worlds,
     )
 
 

@@ -21,29 +21,33 @@ from swiftdiff.server.config import ServerConfig
 from swiftdiff.server.errors import HttpError
 from swiftdiff.server.schema import ErrorResponse
 from swiftdiff.server.world_channel import World
-from swiftdiff.server.world_offer import propose
 from swiftdiff.server.world_schema import Steered, SteerRequest, WorldOffer, WorldRequest, WorldState
 from swiftdiff.server.world_service import WorldService, refuse
 from swiftdiff.server.world_viewer import MEDIA_TYPE, FrameStream
 from swiftdiff.validation import StrictModel, describe, path_of
+from swiftdiff.world.proposals import propose
 
 WORLDS, ONE = "/v1/worlds", "/v1/worlds/{world}"
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
+MAX_LISTED = 200  # prompts that are told of
 PAGE = Path(__file__).resolve().parent / "world_page"
 
 Model = TypeVar("Model", bound=StrictModel)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def add_worlds(app: FastAPI, service: WorldService, config: ServerConfig) -> None:
+def add_worlds(
+    app: FastAPI, service: WorldService, config: ServerConfig, *, has_images: bool = False
+) -> None:
     """Add the routes and the page, at ``/world/``, to an application.
 
     Args:
         app: The application; it guards them and answers what they refuse.
         service: The worlds.
         config: The server, for its limits.
+        has_images: Whether the application draws pictures too.
     """
-    routes = _routes(WorldRoutes(service, config))
+    routes = _routes(WorldRoutes(service, config, has_images))
     for route in routes:
         app.add_api_route(
             route.path,
@@ -106,26 +110,30 @@ class WorldRoutes:
     Args:
         service: The worlds.
         config: The server, for its limits.
+        has_images: Whether the server draws pictures too.
     """
 
-    def __init__(self, service: WorldService, config: ServerConfig) -> None:
+    def __init__(self, service: WorldService, config: ServerConfig, has_images: bool) -> None:
         self._service = service
+        self._has_images = has_images
         self._limits = config.limits
 
     async def offer(self, http: Request) -> Response:
         """Tell which worlds can be begun."""
         engine = self._service.engine
-        example, actions = propose(engine.model)
+        proposal = propose(engine.model)
         return _json(
             WorldOffer(
                 model=engine.model.name,
-                example=example,
-                actions=actions,
+                example=proposal.example,
+                prompts=proposal.prompts[:MAX_LISTED],
+                actions=proposal.actions,
                 fps=self._service.fps,
                 frames_per_block=engine.model.settings.frames_per_block,
                 worlds=len(engine.sessions),
                 max_worlds=engine.capacity,
                 prompt_chars=self._limits.prompt_chars,
+                images=self._has_images,
             )
         )
 

@@ -17,23 +17,27 @@ class WorldOffer(StrictModel):
 
     Attributes:
         model: Its name.
-        example: A prompt that the model understands, another one each time; empty if none is known.
-        actions: Words that steer a world; other prompts may do as well.
+        example: A prompt that the model understands, another one each time.
+        prompts: All that it understands, where they can be listed: the first 200. Else empty.
+        actions: Words that steer a world for a block; empty where any prompt may.
         fps: Frames a second at most.
         frames_per_block: What is asked of a world shows at the begin of a block of so many frames.
         worlds: That run now.
         max_worlds: That may run.
         prompt_chars: A prompt's or action's most characters.
+        images: Whether the server draws pictures too, at its root.
     """
 
     model: str
     example: str
+    prompts: tuple[str, ...]
     actions: tuple[str, ...]
     fps: float
     frames_per_block: int
     worlds: int
     max_worlds: int
     prompt_chars: int
+    images: bool
 
 
 class WorldRequest(StrictModel):

@@ -1,50 +1,25 @@
-"""Owns the making of one clip into a folder: blocks as they finish, then GIF, MP4 and figures."""
+"""Owns the making of a clip into a folder: a new one, or one that ended early."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from swiftdiff.engine.interrupt import Interrupts
-from swiftdiff.engine.run_folder import write_whole
-from swiftdiff.errors import SwiftdiffError
+from swiftdiff.errors import ConfigError
 from swiftdiff.telemetry.environment import describe_environment
-from swiftdiff.telemetry.memory import peak_bytes_by_device, peak_host_bytes
 from swiftdiff.telemetry.timeline import Timeline
-from swiftdiff.telemetry.timeline_file import TimelineFile
-from swiftdiff.world.clip_folder import BlockRecord, ClipFolder, ClipInfo, ClipRequest, Outcome
+from swiftdiff.world.clip_folder import BlockRecord, ClipFolder, ClipInfo
+from swiftdiff.world.clip_making import ClipEnded, Making
+from swiftdiff.world.clip_request import ClipRequest
 from swiftdiff.world.config import WorldConfig
 from swiftdiff.world.config_file import to_toml
 from swiftdiff.world.engine import WorldEngine
-from swiftdiff.world.loading import WorldModel
-from swiftdiff.world.profile import BlockTimes, summarise
-from swiftdiff.world.session import Block, WorldSession
-from swiftdiff.world.writing import find_ffmpeg, write_gif, write_mp4
-
-
-@dataclass(frozen=True)
-class ClipEnded:
-    """How the making of a clip ended.
-
-    Attributes:
-        folder: Where it is.
-        outcome: ``complete``; ``interrupted``: by Ctrl-C; ``stopped``: a block failed or could not be
-            written.
-        summary: What ``summary.json`` says.
-        reason: Why it stopped, or None.
-        warnings: What could not be written beside the pictures.
-    """
-
-    folder: ClipFolder
-    outcome: Outcome
-    summary: dict[str, Any]
-    reason: SwiftdiffError | None = None
-    warnings: tuple[str, ...] = ()
+from swiftdiff.world.loading import EMBEDDED, WorldModel, load_world
+from swiftdiff.world.presets import PRESETS
+from swiftdiff.world.session import Block
 
 
 def generate(
@@ -56,7 +31,7 @@ def generate(
     argv: list[str],
     on_block: Callable[[Block], None] | None = None,
 ) -> ClipEnded:
-    """Make a clip into a new folder. Whatever ends it, what finished stays and is shown.
+    """Make a clip into a new folder. Whatever ends it, what finished stays, and is shown.
 
     Args:
         model: The world.
@@ -67,134 +42,107 @@ def generate(
         on_block: Is told of each block that is on disk.
 
     Raises:
-        SwiftdiffError: The folder is taken, a prompt or action means nothing to the model, or the memory
-            budget fits no session. Later mistakes are in `ClipEnded`.
+        SwiftdiffError: The folder is taken, a prompt or action means nothing to the model, the clip is longer
+            than its cache lets it be, or the memory budget fits no session. Later mistakes are in
+            `ClipEnded`.
     """
     ClipFolder(out).check_free()
-    for steer in request.steers:  # before there is a folder, and not in the middle of the clip
-        model.prompts.encode(steer.text)
-    began_s = time.perf_counter()
-    timeline = Timeline(lambda: time.perf_counter() - began_s)
+    _check_length(config, request)
     info = ClipInfo(
         request=request,
         model=model.name,
+        device=str(model.causal.device),
         frames_per_block=model.settings.frames_per_block,
         fps=model.settings.fps,
         started_at=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
+
+    def create() -> Making:
+        environment = json.dumps(describe_environment(argv), indent=2, ensure_ascii=False) + "\n"
+        folder = ClipFolder.create(out, to_toml(_findable(config)), info, environment)
+        return Making(folder, info, [], on_block=on_block)
+
+    return _make(model, config, request, create, spent_s=0.0)
+
+
+def resume(
+    path: Path,
+    *,
+    load: Callable[[str, str], WorldModel] = load_world,
+    on_block: Callable[[Block], None] | None = None,
+    on_restored: Callable[[int, int], None] | None = None,
+) -> ClipEnded:
+    """Go on with a clip that ended early; the pictures are those that it would have had in one go.
+
+    What a block leaves in the cache depends on all blocks before it. So every finished block is decoded and
+    committed again in its turn, from its latents on disk and with its prompt; only denoising is left out. The
+    last one is made anew from its noise, which shows whether model and machine still do what they did.
+
+    Args:
+        path: The clip's folder.
+        load: Loads the model by its name, for a device.
+        on_block: Is told of each block that is on disk.
+        on_restored: Is told how many finished blocks are restored, and of how many.
+
+    Raises:
+        SwiftdiffError: The folder is no clip's or is damaged, or the model cannot be loaded. Later mistakes
+            are in `ClipEnded`.
+    """
+    folder = ClipFolder.open(path)
+    info, config = folder.read_info(), folder.read_config()
+    folder.drop_torn_record()
+    records = folder.read_records()
+    if len(records) >= info.request.num_blocks:
+        return _complete(folder, info, records)
+    making = Making(folder, info, records, on_block=on_block, on_restored=on_restored)
+    model = load(config.model, info.device)
+    return _make(model, config, info.request, lambda: making, spent_s=making.spent_s)
+
+
+def _check_length(config: WorldConfig, request: ClipRequest) -> None:
+    most = config.cache.max_blocks
+    if config.cache.policy == "full" and request.num_blocks > most:
+        raise ConfigError.for_field(
+            "num_blocks",
+            request.num_blocks,
+            f"at most {most}, cache.max_blocks of the policy full; the policy window has no such limit",
+        )
+
+
+def _complete(folder: ClipFolder, info: ClipInfo, records: list[BlockRecord]) -> ClipEnded:
+    """Return a clip whose blocks are all there; what ended it may have been quicker than its summary."""
+    try:
+        summary = json.loads(folder.summary_path.read_bytes())
+    except (OSError, ValueError):
+        summary = {}
+    if summary.get("outcome") == "complete":
+        return ClipEnded(folder, "complete", summary)
+    return Making(folder, info, records).finish()
+
+
+def _make(
+    model: WorldModel,
+    config: WorldConfig,
+    request: ClipRequest,
+    take_up: Callable[[], Making],
+    *,
+    spent_s: float,
+) -> ClipEnded:
+    for steer in request.steers:  # before there is a folder, and not in the middle of the clip
+        model.prompts.encode(steer.text)
+    began_s = time.perf_counter() - spent_s
+    timeline = Timeline(lambda: time.perf_counter() - began_s)
     with (
         WorldEngine(model, config, timeline=timeline) as engine,
         engine.open(request.prompt, request.seed) as session,
     ):
-        environment = json.dumps(describe_environment(argv), indent=2, ensure_ascii=False) + "\n"
-        folder = ClipFolder.create(out, to_toml(config), info, environment)
-        making = _Making(folder, request, session, timeline, on_block)
-        making.run()
-    return making.finish(info, cache_bytes=session.cache_bytes)
+        making = take_up()
+        making.run(session, model.settings.block_shape, timeline)
+    return making.finish()
 
 
-class _Making:
-    """A clip under way."""
-
-    def __init__(
-        self,
-        folder: ClipFolder,
-        request: ClipRequest,
-        session: WorldSession,
-        timeline: Timeline,
-        on_block: Callable[[Block], None] | None,
-    ) -> None:
-        self._folder = folder
-        self._request = request
-        self._session = session
-        self._timeline = timeline
-        self._on_block = on_block
-        self._times: list[tuple[BlockTimes, int]] = []
-        self._num_frames = 0
-        self._size: tuple[int, int] | None = None
-        self._outcome: Outcome = "complete"
-        self._reason: SwiftdiffError | None = None
-        self._warnings: list[str] = []
-
-    def run(self) -> None:
-        """Make all blocks, until Ctrl-C or a failure."""
-        self._timeline.name_track("main")
-        try:
-            with Interrupts() as interrupts, TimelineFile(self._folder.timeline_path, self._timeline) as file:
-                try:
-                    for index in range(self._request.num_blocks):
-                        self._steer(index)
-                        block = self._session.next_block()
-                        with interrupts.hold():
-                            self._keep(block)
-                            file.flush()
-                        if self._on_block is not None:
-                            self._on_block(block)
-                finally:
-                    self._session.close()  # its lanes note nothing more, so that the timeline has it all
-        except KeyboardInterrupt:
-            self._outcome = "interrupted"
-        except SwiftdiffError as error:
-            self._outcome, self._reason = "stopped", error
-
-    def finish(self, info: ClipInfo, cache_bytes: int) -> ClipEnded:
-        """Write GIF, MP4 and the summary of what there is."""
-        folder = self._folder
-        if self._times:
-            frames = [folder.frame_path(number) for number in range(self._num_frames)]
-            self._try(lambda: write_gif(folder.gif_path, frames, info.fps))
-            ffmpeg = find_ffmpeg()
-            if ffmpeg is not None:
-                self._try(lambda: write_mp4(folder.mp4_path, frames, info.fps, ffmpeg))
-        summary = self._summarise(info, cache_bytes)
-        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-        self._try(lambda: write_whole(folder.summary_path, text.encode()))
-        return ClipEnded(folder, self._outcome, summary, self._reason, tuple(self._warnings))
-
-    def _steer(self, index: int) -> None:
-        for steer in self._request.steers:
-            if steer.block == index:
-                self._session.steer(steer.text, steer.blocks)
-
-    def _keep(self, block: Block) -> None:
-        times = block.times
-        if times is None:
-            raise RuntimeError("a clip is made by an engine that profiles")
-        began_s = self._timeline.now()
-        record = BlockRecord(
-            block=block.index,
-            prompt=block.prompt,
-            first_frame=self._num_frames,
-            num_frames=len(block.frames),
-            cache_bytes=self._session.cache_bytes,
-            **asdict(times),
-        )
-        self._folder.add_block(record, block.frames)
-        self._times.append((times, len(block.frames)))
-        self._num_frames += len(block.frames)
-        self._size = (block.frames.shape[2], block.frames.shape[1])
-        self._timeline.add("write_frames", began_s, self._timeline.now(), {"block": block.index})
-
-    def _summarise(self, info: ClipInfo, cache_bytes: int) -> dict[str, Any]:
-        return {
-            "outcome": self._outcome,
-            "reason": None if self._reason is None else str(self._reason),
-            "model": info.model,
-            "prompt": info.request.prompt,
-            "seed": info.request.seed,
-            "asked_blocks": info.request.num_blocks,
-            "num_blocks": len(self._times),
-            "num_frames": self._num_frames,
-            "size": None if self._size is None else list(self._size),
-            "clip_fps": info.fps,
-            **(asdict(summarise(self._times)) if self._times else {}),
-            "cache_bytes": cache_bytes,
-            "peak_host_bytes": peak_host_bytes(),
-            "peak_bytes_by_device": peak_bytes_by_device(),
-        }
-
-    def _try(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except SwiftdiffError as error:  # the pictures are there; without an MP4, say, they still can be seen
-            self._warnings.append(str(error))
+def _findable(config: WorldConfig) -> WorldConfig:
+    """Return a config whose model, if it is a folder, is found from any working folder."""
+    if config.model in (EMBEDDED, *PRESETS) or not Path(config.model).is_dir():
+        return config
+    return config.model_copy(update={"model": str(Path(config.model).resolve())})

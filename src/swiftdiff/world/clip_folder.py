@@ -6,6 +6,7 @@
     environment.json   machine and software
     run.json           prompt, seed and steering: what the clip can be made again from
     blocks.jsonl       one record a block, appended as each finishes
+    latents/           000000.npy and so on, what each block's pictures were decoded from, to go on from
     timeline.json      what lanes did when, for Perfetto or chrome://tracing
     frames/            000000.png and so on, written as each block finishes
     clip.gif           all frames; and clip.mp4 where ffmpeg was found
@@ -14,56 +15,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from swiftdiff.errors import ConfigError, StorageError
-from swiftdiff.files import append_line, read_lines, write_whole
+from swiftdiff.files import append_line, cannot, check_free, drop_torn_line, read_lines, write_whole
 from swiftdiff.validation import StrictModel, describe
+from swiftdiff.world.clip_request import ClipRequest
+from swiftdiff.world.config import WorldConfig
+from swiftdiff.world.config_file import load_world_config
 from swiftdiff.world.decoding import Frames
+from swiftdiff.world.profile import BlockTimes
 from swiftdiff.world.writing import write_png
 
+Latents = NDArray[np.float32]
+
 Outcome = Literal["complete", "interrupted", "stopped"]
-
-
-class Steer(StrictModel):
-    """A change of prompt in a clip.
-
-    Attributes:
-        block: The first block that is made with it, from 1.
-        text: A prompt, or an action that the model knows.
-        blocks: How many blocks; None is all further ones.
-    """
-
-    block: Annotated[int, Field(ge=1)]
-    text: Annotated[str, Field(min_length=1)]
-    blocks: Annotated[int, Field(ge=1)] | None = None
-
-
-class ClipRequest(StrictModel):
-    """What a clip is made from.
-
-    Attributes:
-        prompt: Of the first block, and of those after it until steered.
-        num_blocks: How long it is.
-        seed: Of the noise.
-        steers: Changes of the prompt.
-    """
-
-    prompt: Annotated[str, Field(min_length=1)]
-    num_blocks: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)] = 0
-    steers: tuple[Steer, ...] = ()
-
-    @model_validator(mode="after")
-    def _check_that_steers_are_in_the_clip(self) -> Self:
-        late = [steer.block for steer in self.steers if steer.block >= self.num_blocks]
-        if late:
-            raise ValueError(f"steers of blocks below {self.num_blocks}, and not of block {late[0]}")
-        return self
 
 
 class ClipInfo(StrictModel):
@@ -72,6 +44,7 @@ class ClipInfo(StrictModel):
     Attributes:
         request: What the clip is made from.
         model: The world's name.
+        device: Where it computed.
         frames_per_block: Latent frames of a block.
         fps: Frames a second at which it is to be shown.
         started_at: ISO 8601, with time zone.
@@ -79,6 +52,7 @@ class ClipInfo(StrictModel):
 
     request: ClipRequest
     model: str
+    device: str
     frames_per_block: int
     fps: float
     started_at: str
@@ -92,32 +66,51 @@ class BlockRecord(StrictModel):
         prompt: What it was made with.
         first_frame: Number of its first picture.
         num_frames: How many it has.
+        size: Their width and height.
         first_pixels_s: From asking for the block to its pixels.
         steps_s: Of each denoising step.
         decode_s: Of decoding it.
         commit_s: Of the pass that wrote the block before into the cache.
         overhead_s: What profiling took so far.
         cache_bytes: What keys and values take.
+        finished_at_s: When its pictures were there, since the clip was begun; time between sessions is not
+            counted.
     """
 
     block: int
     prompt: str
     first_frame: int
     num_frames: int
+    size: tuple[int, int]
     first_pixels_s: float
     steps_s: tuple[float, ...]
     decode_s: float
     commit_s: float
     overhead_s: float
     cache_bytes: int
+    finished_at_s: float
+
+    @property
+    def times(self) -> BlockTimes:
+        """What the block took."""
+        return BlockTimes(
+            first_pixels_s=self.first_pixels_s,
+            steps_s=self.steps_s,
+            decode_s=self.decode_s,
+            commit_s=self.commit_s,
+            overhead_s=self.overhead_s,
+        )
 
 
 class ClipFolder:
-    """A clip's folder on disk. Make one with `create`."""
+    """A clip's folder on disk. Make one with `create` or `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.info_path = path / "run.json"
+        self.config_path = path / "config.toml"
         self.frames_path = path / "frames"
+        self.latents_path = path / "latents"
         self.gif_path = path / "clip.gif"
         self.mp4_path = path / "clip.mp4"
         self.records_path = path / "blocks.jsonl"
@@ -141,78 +134,112 @@ class ClipFolder:
         folder.check_free()
         try:
             folder.frames_path.mkdir(parents=True, exist_ok=True)
+            folder.latents_path.mkdir(exist_ok=True)
             folder.records_path.touch()
         except OSError as error:
-            raise StorageError(f"cannot make the folder {path}: {error.strerror or error}") from error
-        write_whole(path / "config.toml", config.encode())
+            raise cannot("make the folder", path, error) from error
+        write_whole(folder.config_path, config.encode())
         write_whole(path / "environment.json", environment.encode())
-        write_whole(path / "run.json", (info.model_dump_json(indent=2) + "\n").encode())
+        write_whole(folder.info_path, (info.model_dump_json(indent=2) + "\n").encode())
         return folder
+
+    @classmethod
+    def open(cls, path: Path) -> ClipFolder:
+        """Take up a folder that `create` made.
+
+        Raises:
+            StorageError: It is no clip's folder.
+        """
+        folder = cls(path)
+        if not folder.info_path.is_file():
+            raise StorageError(f"{path} is no clip's folder: it has no {folder.info_path.name}")
+        return folder
+
+    def read_info(self) -> ClipInfo:
+        """Return ``run.json``.
+
+        Raises:
+            StorageError: It cannot be read, or is no clip's.
+        """
+        try:
+            return ClipInfo.model_validate_json(self.info_path.read_bytes())
+        except OSError as error:
+            raise cannot("read", self.info_path, error) from error
+        except ValidationError as error:
+            raise StorageError(
+                f"{self.info_path} is no clip's, or an older version's: {describe(error, ClipInfo)}"
+            ) from error
+
+    def read_config(self) -> WorldConfig:
+        """Return ``config.toml``.
+
+        Raises:
+            StorageError: It cannot be read or is damaged.
+        """
+        try:
+            return load_world_config(self.config_path)
+        except ConfigError as error:
+            raise StorageError(str(error)) from error
 
     def check_free(self) -> None:
         """Raise StorageError if the folder exists and is not empty."""
-        try:
-            occupied = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-        except OSError as error:
-            raise StorageError(f"cannot look into {self.path}: {error.strerror or error}") from error
-        if occupied:
-            raise StorageError(f"--out {self.path} is not empty; name another")
+        check_free(self.path, "clip" if self.info_path.is_file() else None)
 
-    def add_block(self, record: BlockRecord, frames: Frames) -> None:
-        """Write a block's pictures, then its record: what has a record is whole.
+    def add_block(self, record: BlockRecord, frames: Frames, latents: Latents) -> None:
+        """Write a block's pictures and latents, then its record: what has a record is whole.
 
         Raises:
             StorageError: The disk takes no more.
         """
         for number, frame in enumerate(frames, start=record.first_frame):
             write_png(self.frame_path(number), frame)
+        data = io.BytesIO()
+        np.save(data, latents, allow_pickle=False)
+        write_whole(self._latents_of(record.block), data.getvalue())
         append_line(self.records_path, record.model_dump_json())
 
     def frame_path(self, number: int) -> Path:
         """Return where a picture lies."""
         return self.frames_path / f"{number:06d}.png"
 
-    def read_records(self) -> Iterator[BlockRecord]:
-        """Yield the blocks' records; a torn last line, left by a crash, is passed over.
+    def read_latents(self, block: int, shape: tuple[int, ...]) -> Latents:
+        """Return what a block's pictures were decoded from, float32.
 
         Raises:
-            StorageError: The file cannot be read, or a line before the last is damaged.
+            StorageError: They cannot be read, or are not of this shape.
         """
+        path = self._latents_of(block)
+        try:
+            latents = np.load(path, allow_pickle=False)
+        except OSError as error:
+            raise cannot("read", path, error) from error
+        except (ValueError, EOFError) as error:
+            raise StorageError(f"{path} is damaged: {error}") from error
+        if latents.shape != shape or latents.dtype != np.float32 or not np.isfinite(latents).all():
+            raise StorageError(f"{path} does not hold finite float32 of shape {list(shape)}")
+        return np.asarray(latents, np.float32)
+
+    def read_records(self) -> list[BlockRecord]:
+        """Return the blocks' records; a torn last line, left by a crash, is passed over.
+
+        Raises:
+            StorageError: The file cannot be read, a line before the last is damaged, or a block is missing.
+        """
+        records: list[BlockRecord] = []
         for record, _ in read_lines(self.records_path, BlockRecord):
-            yield record
+            if record.block != len(records):
+                line = len(records) + 1
+                raise StorageError(f"{self.records_path}:{line}: the record is of block {record.block}")
+            records.append(record)
+        return records
 
+    def drop_torn_record(self) -> None:
+        """Cut off a last line of the records that a crash left unfinished.
 
-def parse_request(**values: Any) -> ClipRequest:
-    """Return a request made of a command's options.
+        Raises:
+            StorageError: They are damaged elsewhere or cannot be written.
+        """
+        drop_torn_line(self.records_path, BlockRecord)
 
-    Raises:
-        ConfigError: One of them is wrong.
-    """
-    try:
-        return ClipRequest.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(describe(error, ClipRequest)) from error
-
-
-def parse_steer(text: str, *, is_action: bool) -> Steer:
-    """Return the change of prompt that ``BLOCK:TEXT`` or ``FIRST-LAST:TEXT`` describes.
-
-    Args:
-        text: As it was written. A single block is where an action happens, or where a prompt begins.
-        is_action: Whether the model's prompts are actions of one block each.
-
-    Raises:
-        ConfigError: It has another form, or the blocks are not 1 or more and rising.
-    """
-    where, colon, wanted = text.partition(":")
-    first, dash, last = where.strip().partition("-")
-    numbers = [first, last] if dash else [first]
-    if not colon or not wanted.strip() or not all(number.strip().isdecimal() for number in numbers):
-        raise ConfigError.for_field("--steer", text, 'BLOCK:TEXT or FIRST-LAST:TEXT, such as "5:push left"')
-    begin = int(first)
-    end = int(last) if dash else begin if is_action else None
-    if begin < 1 or (end is not None and end < begin):
-        raise ConfigError.for_field(
-            "--steer", text, "of rising blocks from 1 on: block 0 is made with PROMPT"
-        )
-    return Steer(block=begin, text=wanted.strip(), blocks=None if end is None else end - begin + 1)
+    def _latents_of(self, block: int) -> Path:
+        return self.latents_path / f"{block:06d}.npy"

@@ -13,8 +13,10 @@ Only safetensors are ever read, and headers are checked against file sizes first
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal, Protocol
 
 import torch
@@ -39,6 +41,7 @@ EMBEDDED = "bounce"
 SETTINGS_NAME = "world.json"
 EMBEDDINGS_NAME = "prompts.safetensors"
 _STEM = "diffusion_pytorch_model"
+_LISTED_CHARS = 500  # of all prompts together, up to which a message lists them
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 
@@ -115,10 +118,14 @@ class EmbeddedPrompts:
 
     Args:
         embeddings: [tokens, text_dim] by text; the empty text is no prompt.
+
+    Attributes:
+        texts: The prompts that there are features for, sorted.
     """
 
     def __init__(self, embeddings: dict[str, torch.Tensor]) -> None:
         self._embeddings = embeddings
+        self.texts = tuple(sorted(text for text in embeddings if text))
 
     def encode(self, text: str) -> torch.Tensor:
         """Return a prompt's features, [1, tokens, text_dim].
@@ -126,8 +133,8 @@ class EmbeddedPrompts:
         Raises:
             RequestError: There are none for this text.
         """
-        if text not in self._embeddings:
-            raise RequestError(unknown_name("prompt", text, self._embeddings))
+        if text not in self.texts:
+            raise RequestError(self._unknown(text))
         return self._embeddings[text].unsqueeze(0)
 
     def null(self) -> torch.Tensor:
@@ -141,6 +148,15 @@ class EmbeddedPrompts:
                 f"{EMBEDDINGS_NAME} has no features for the empty prompt, which guidance needs"
             )
         return self._embeddings[""].unsqueeze(0)
+
+    def _unknown(self, text: str) -> str:
+        if sum(map(len, self.texts)) <= _LISTED_CHARS:
+            return unknown_name("prompt", text, self.texts)
+        near = difflib.get_close_matches(text, self.texts, n=1, cutoff=0)[0]
+        return (
+            f"unknown prompt {shorten(text, 80)!r}; {EMBEDDINGS_NAME} has features for {len(self.texts)}, "
+            f"of which the nearest is {near!r}"
+        )
 
 
 def load_world(
@@ -264,7 +280,10 @@ def _load_prompts(folder: Path, settings: WorldSettings, text_dim: int) -> Promp
             f"{folder} has no {EMBEDDINGS_NAME}, which its prompts' features come from: one tensor "
             f"[tokens, {text_dim}] under each prompt's text, and one under the empty text for no prompt"
         )
-    for text, shape in read_safetensors_header(path).items():
-        if len(shape) != 2 or shape[1] != text_dim:
+    shapes = read_safetensors_header(path)
+    if not any(shapes):  # texts that are not empty
+        raise ModelError(f"{path} has no prompt: one tensor [tokens, {text_dim}] under each prompt's text")
+    for text, shape in shapes.items():
+        if len(shape) != 2 or shape[0] < 1 or shape[1] != text_dim:
             raise ModelError(f"{path}: {text!r} is of shape {list(shape)}, not [tokens, {text_dim}]")
     return EmbeddedPrompts(load_file(path))

@@ -142,10 +142,14 @@ class WorldSession:
         """What its keys and values take; the same from its first block to its last."""
         return self._parts.world.cache_bytes
 
-    def next_block(self) -> Block:
+    def next_block(self, latents: torch.Tensor | None = None) -> Block:
         """Make the clip's next block and return it once its pixels are there.
 
         The pass that writes it into the cache runs after that, while the caller shows it.
+
+        Args:
+            latents: Of this block as an earlier session of the clip made it, float32, [1, C, F, H, W]. They
+                are decoded and committed and not made anew: so a clip goes on after its session is gone.
 
         Raises:
             SessionClosedError: The session was closed, perhaps while this block was made.
@@ -155,7 +159,7 @@ class WorldSession:
         with self._turn:
             self._check()
             try:
-                return self._make_block()
+                return self._make_block(latents)
             except SessionClosedError:
                 raise
             except torch.OutOfMemoryError as error:
@@ -224,13 +228,13 @@ class WorldSession:
         if self._is_closed:
             raise SessionClosedError(f"world session {self.number} is closed")
 
-    def _make_block(self) -> Block:
+    def _make_block(self, known: torch.Tensor | None) -> Block:
         parts, index = self._parts, self._num_blocks
         asked_s = parts.profiler.now()
         committed = self._finish_commit()
         prompt = parts.steering.take()
         committed += self._rewrite_past(prompt)
-        latents, steps = self._denoise(index, prompt)
+        latents, steps = self._denoise(index, prompt) if known is None else (known, [])
         self._check_open()
         frames, decoded = parts.lane.submit(self._decode, latents, index).result()
         shown_s = parts.profiler.now()

@@ -54,6 +54,7 @@ function showServer(models) {
   server = { model: models.data[0].id, system: about.system, engine: about.engine, engines: about.engines,
     switches: about.switches };
   at("model").textContent = `Model ${server.model}, served by ${about.system} (${about.exactness})`;
+  at("worlds").hidden = !about.worlds;
   if (server.model === "shapes") {
     at("prompt-note").textContent =
       "This model knows circles, squares, triangles, stars, crosses and rings in eight colours.";

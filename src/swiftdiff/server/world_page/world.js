@@ -24,6 +24,8 @@ async function learn() {
     at("prompt").maxLength = at("text").maxLength = offer.prompt_chars;
     if (!at("prompt").value) at("prompt").value = offer.example;
     at("another").hidden = !offer.example;
+    at("images").hidden = !offer.images;
+    showPrompts(offer.prompts);
     showActions(offer.actions);
     hideError();
   } catch (error) {
@@ -37,11 +39,20 @@ async function learn() {
 
 async function proposeAnother() {
   try {
-    at("prompt").value = (await api.get(WORLDS)).example;
+    at("known").value = at("prompt").value = (await api.get(WORLDS)).example;
     say("Another beginning is proposed.");
   } catch (error) {
     showError(error);
   }
+}
+
+/** Where a model knows some prompts and no others, they are there to choose from. */
+function showPrompts(prompts) {
+  at("known-field").hidden = !prompts.length;
+  at("known").replaceChildren(...prompts.map((prompt) => new Option(prompt)));
+  at("known").value = at("prompt").value;
+  at("texts").replaceChildren(...prompts.map((prompt) => new Option(prompt)));
+  if (prompts.length) at("span").value = "";
 }
 
 function showActions(actions) {
@@ -75,6 +86,7 @@ async function start(event) {
   const seed = at("seed").value;
   const mine = { stop: new AbortController(), prompt, times: [], shown: 0, block: -1, askedAt: performance.now() };
   world = mine;
+  for (const figure of ["first", "shown", "missed"]) at(figure).textContent = "–";
   showRunning();
   say("Beginning…");
   try {
@@ -130,6 +142,7 @@ function show(mine, picture, headers) {
   const now = performance.now();
   if (!mine.shown) at("first").textContent = `${Math.round(now - mine.askedAt)} ms`;
   mine.shown += 1;
+  at("shown").textContent = mine.shown;
   mine.times.push(now);
   while (mine.times[0] < now - RATE_OVER_MS) mine.times.shift();
   at("missed").textContent = headers.get("x-missed");
@@ -141,8 +154,7 @@ function show(mine, picture, headers) {
 
 function showFigures() {
   if (!world) return;
-  const { times, shown } = world;
-  at("shown").textContent = shown || "–";
+  const { times } = world;
   const seconds = (times.at(-1) - times[0]) / 1000;
   at("rate").textContent = times.length > 1 ? ((times.length - 1) / seconds).toFixed(1) : "–";
 }
@@ -217,6 +229,7 @@ function hideError() {
 
 at("ask").addEventListener("submit", start);
 at("another").addEventListener("click", proposeAnother);
+at("known").addEventListener("change", () => (at("prompt").value = at("known").value));
 at("stop").addEventListener("click", async () => {
   await end();
   showRunning();
