@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from swiftdiff.errors import StorageError
 from swiftdiff.server.access_log import AccessLog, AccessRecord
@@ -26,7 +27,7 @@ def open_log(path: Path | None, max_bytes: int = 10**6, max_files: int = 3) -> A
 def test_a_record_is_in_the_file_when_its_future_ends(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "access.jsonl"
     log = open_log(path)
-    log.submit(record(1)).result(10)
+    log.submit(record(1)).result(PATIENCE_S)
     assert ids(path) == ["r1"]
     for number in range(2, 200):
         log.submit(record(number))
@@ -38,7 +39,7 @@ def test_files_are_rotated_and_the_oldest_go(tmp_path: Path) -> None:
     path = tmp_path / "access.jsonl"
     log = open_log(path, max_bytes=250, max_files=2)
     for number in range(20):
-        log.submit(record(number)).result(10)
+        log.submit(record(number)).result(PATIENCE_S)
     log.close()
     files = [path.with_name("access.jsonl.2"), path.with_name("access.jsonl.1"), path]
     assert sorted(tmp_path.iterdir()) == sorted(files)
@@ -51,7 +52,7 @@ def test_a_line_that_a_crash_left_unfinished_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "access.jsonl"
     path.write_text('{"request_id": "r0"}\n{"request_id": "r' + "x" * 100_000)
     log = open_log(path)
-    log.submit(record(1)).result(10)
+    log.submit(record(1)).result(PATIENCE_S)
     log.close()
     assert ids(path) == ["r0", "r1"]
 
@@ -60,7 +61,7 @@ def test_two_servers_do_not_write_one_log(tmp_path: Path) -> None:
     path = tmp_path / "access.jsonl"
     log = open_log(path, max_bytes=200)
     for number in range(5):  # also after it was rotated
-        log.submit(record(number)).result(10)
+        log.submit(record(number)).result(PATIENCE_S)
     with pytest.raises(StorageError, match="another server writes"):
         open_log(path)
     log.close()
@@ -78,11 +79,11 @@ def test_a_full_disk_fails_the_record_and_the_log_goes_on() -> None:
     log = open_log(Path("/dev/full"))
     for number in range(2):
         with pytest.raises(StorageError, match="No space left"):
-            log.submit(record(number)).result(10)
+            log.submit(record(number)).result(PATIENCE_S)
     log.close()
 
 
 def test_no_log_takes_records_all_the_same() -> None:
     log = open_log(None)
-    log.submit(record(1)).result(10)
+    log.submit(record(1)).result(PATIENCE_S)
     log.close()

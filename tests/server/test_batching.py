@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from http_server import ADDRESS, Running, StepSystem, until
+from http_server import ADDRESS, Running, StepSystem
+from patience import PATIENCE_S, until
 from PIL import Image
 
 from swiftdiff.engine.clock import FakeClock
@@ -250,12 +251,12 @@ def waiting_together(
     def hold(seeds: list[int], step: int) -> None:
         if seeds == [HELD]:
             began.set()
-            assert go.wait(20)
+            assert go.wait(PATIENCE_S)
 
     system.hold = hold
     with ThreadPoolExecutor(len(ask) + 1) as pool:
         pool.submit(running.post, seed=HELD, loras=[{"id": "gold"}])
-        assert began.wait(20)
+        assert began.wait(PATIENCE_S)
         asked = []
         for number, each in enumerate(ask, start=1):
             asked.append(pool.submit(each))

@@ -226,7 +226,7 @@ def test_any_json_is_served_or_refused(server: Running, body: Any) -> None:
         check_refusal(answer)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(server: Running, body: bytes) -> None:
     answer = server.client.post(ADDRESS, content=body, headers={"Content-Type": "application/json"})

@@ -41,7 +41,8 @@ def test_schemathesis_finds_nothing(server: Running, tmp_path: Path) -> None:
     config.write_text(CONFIG)
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config), "run"]
     done = subprocess.run(
-        [*command, f"{server.url}/openapi.json", "--max-examples", "60", "--seed", "1", "--no-color"],
+        [*command, f"{server.url}/openapi.json", "--max-examples", "60", "--seed", "1", "--no-color",
+         "--request-timeout", "300", "--suppress-health-check", "all"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from http_server import ADDRESS, Running, StepSystem, until
+from http_server import ADDRESS, Running, StepSystem
+from patience import until
 
 Start = Callable[..., Running]
 
@@ -20,12 +21,6 @@ def in_background(running: Running, count: int, **fields: Any) -> list[threading
     for thread in threads:
         thread.start()
     return threads
-
-
-def leave(running: Running, **fields: Any) -> None:
-    """Ask for a picture and go away a moment later."""
-    with pytest.raises(httpx.ReadTimeout):
-        running.client.post(ADDRESS, json={"prompt": "a red circle"} | fields, timeout=0.3)
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(start: Start, system: StepSystem) -> None:
@@ -51,7 +46,7 @@ def test_a_deadline_ends_a_request_in_the_queue_and_frees_its_place(start: Start
     running = start(queue_size=1)
     system.go.clear()
     threads = in_background(running, 1)
-    assert system.began.wait(20)
+    until(system.began.is_set)
     late = running.post(slo_ms=200)
     assert late.status_code == 504
     assert late.json()["error"]["code"] == "deadline_exceeded"
@@ -66,9 +61,12 @@ def test_a_deadline_ends_a_request_in_the_queue_and_frees_its_place(start: Start
 def test_a_deadline_ends_a_request_between_its_steps(start: Start, system: StepSystem) -> None:
     running = start()
     system.go.clear()
-    assert running.post(slo_ms=300, num_inference_steps=5).status_code == 504
+    for slo_ms in (300, 3_000, 30_000):  # a slow machine may not have begun with it when its time is over
+        assert running.post(slo_ms=slo_ms, num_inference_steps=5).status_code == 504
+        if system.began.is_set():
+            break
     system.go.set()
-    until(lambda: len(system.left) == 1)
+    until(lambda: bool(system.left))
     assert system.served == []
     assert running.post(seed=3).status_code == 200
 
@@ -83,8 +81,9 @@ def test_a_client_that_leaves_the_queue_frees_its_place(start: Start, system: St
     running = start(queue_size=1)
     system.go.clear()
     threads = in_background(running, 1)
-    assert system.began.wait(20)
-    leave(running)
+    until(system.began.is_set)
+    with running.left():
+        until(lambda: len(running.server.room) == 1)
     until(lambda: len(running.server.room) == 0)
     system.go.set()
     for thread in threads:
@@ -99,7 +98,8 @@ def test_a_client_that_leaves_between_steps_ends_its_request(
 ) -> None:
     running = start()
     system.go.clear()
-    leave(running, stream=stream, loras=[{"id": "gold"}], num_inference_steps=9)
+    with running.left(stream=stream, loras=[{"id": "gold"}], num_inference_steps=9):
+        until(system.began.is_set)
     until(lambda: bool(running.records()))
     system.go.set()
     until(lambda: len(system.left) == 1)
@@ -114,14 +114,25 @@ def test_what_stayed_in_the_weights_for_a_request_goes_when_that_request_leaves(
     running = start()
     system.go.clear()
     threads = in_background(running, 1, loras=[{"id": "gold"}])
-    assert system.began.wait(20)
-    system.finish = lambda: None  # type: ignore[method-assign]  # as if the follower had kept them in
-    leave(running, loras=[{"id": "gold"}])
-    del system.finish
-    system.go.set()
+    until(system.began.is_set)
+    kept: list[object] = []
+    finish = system.finish
+
+    def finish_before_the_follower_leaves() -> None:
+        finish()
+        kept.append(system.in_weights)
+        system.finish = finish  # type: ignore[method-assign]
+        until(lambda: len(running.server.room) == 0)
+
+    system.finish = finish_before_the_follower_leaves  # type: ignore[method-assign]
+    with running.left(loras=[{"id": "gold"}]):
+        until(lambda: len(running.server.room) == 1)
+        system.go.set()
+        until(lambda: bool(kept))
     for thread in threads:
         thread.join()
     until(lambda: system.in_weights is None)
+    assert kept[0] is not None
 
 
 def test_requests_sent_together_are_each_answered_with_their_own_picture(start: Start) -> None:
@@ -161,16 +172,6 @@ def test_health_readiness_and_metrics_tell_how_it_goes(start: Start, system: Ste
         assert line in text, line
 
 
-def test_a_server_whose_system_cannot_be_brought_back_ends(start: Start, system: StepSystem) -> None:
-    running = start()
-
-    def fail() -> None:
-        raise RuntimeError("the weights are gone")
-
-    system.finish = fail  # type: ignore[method-assign]
-    assert running.post().status_code == 200  # its picture was right
-    until(lambda: running.server.worker.state == "failed")
-    with pytest.raises((httpx.HTTPError, AssertionError)):
 def test_what_a_full_disk_keeps_from_being_answered_is_not_counted_as_answered(start: Start) -> None:
     running = start(access_log="/dev/full")
     assert running.post().status_code == 503
@@ -181,6 +182,16 @@ def test_what_a_full_disk_keeps_from_being_answered_is_not_counted_as_answered(s
     assert 'status="200"' not in text
 
 
+def test_a_server_whose_system_cannot_be_brought_back_ends(start: Start, system: StepSystem) -> None:
+    running = start()
+
+    def fail() -> None:
+        raise RuntimeError("the weights are gone")
+
+    system.finish = fail  # type: ignore[method-assign]
+    assert running.post().status_code == 200  # its picture was right
+    until(lambda: running.server.worker.state == "failed")
+    with pytest.raises((httpx.HTTPError, AssertionError)):
         assert running.client.get("/health").status_code == 200
 
 

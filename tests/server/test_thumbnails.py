@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from http_server import Running, StepSystem
+from patience import until
 from PIL import Image
 
 PATH = "/v1/adapters/loras/{}/thumbnail"
@@ -37,9 +38,7 @@ def test_thumbnails_stand_back_behind_requests(start: Callable[..., Running], sy
     system.go.clear()
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(running.post) for _ in range(2)]
-        assert system.began.wait(30)
-        while not len(running.server.room):
-            pass
+        until(lambda: system.began.is_set() and len(running.server.room) == 1)
         response = running.client.get(PATH.format("neon"))
         assert (response.status_code, response.json()["error"]["code"]) == (503, "server_busy")
         system.go.set()

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_S
 
 from swiftdiff.errors import RequestError
 from swiftdiff.server.errors import HttpError
@@ -41,7 +42,7 @@ class HeldSession:
         self.closed = threading.Event()
 
     def next_block(self) -> Block:
-        assert self.go.wait(30)
+        assert self.go.wait(PATIENCE_S)
         if self.made == self.fails_in:
             raise self.failure
         self.made += 1
@@ -64,7 +65,7 @@ def world_of(session: HeldSession, ended: list[World] | None = None, **options: 
 
 
 async def settled(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.001)
 

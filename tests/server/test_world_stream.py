@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import httpx
 import numpy as np
 import pytest
-from http_server import until
+from patience import PATIENCE_S, until
 from tiny_world import build_tiny_world
 from world_server import FRAMES_PER_BLOCK, QUICK, SCENE, Part, RunningWorlds, showing
 
@@ -17,6 +19,7 @@ from swiftdiff.server.world_config import StreamConfig
 from swiftdiff.world.config import CacheConfig
 from swiftdiff.world.engine import WorldEngine
 from swiftdiff.world.loading import WorldModel
+from swiftdiff.world.session import Block
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +182,9 @@ def test_a_world_that_nobody_watches_stands_still(worlds: RunningWorlds) -> None
 def test_two_watch_one_world(worlds: RunningWorlds) -> None:
     world = worlds.begin()
     with worlds.watch(world) as one, worlds.watch(world) as two:
-        first, second = take(one, 6), take(two, 6)
-    by_index = {part.headers["X-Frame"]: part.data for part in first}
-    common = [part for part in second if part.headers["X-Frame"] in by_index]
-    assert common
-    assert all(by_index[part.headers["X-Frame"]] == part.data for part in common)
+        second = {part.headers["X-Frame"]: part.data for part in take(two, 6)}
+        first = (part for part in one if part.headers["X-Frame"] in second)
+        assert {part.headers["X-Frame"]: part.data for part in take(first, 6)} == second
 
 
 def never_read(worlds: RunningWorlds, world: str) -> socket.socket:
@@ -195,22 +196,51 @@ def never_read(worlds: RunningWorlds, world: str) -> socket.socket:
     return client
 
 
+@contextmanager
+def read_aside(parts: Iterator[Part]) -> Iterator[list[Part]]:
+    """Read a stream on a thread of its own, as fast as it comes, until it ends."""
+    read: list[Part] = []
+
+    def go_on() -> None:
+        with suppress(httpx.HTTPError, httpx.StreamError):  # the block has closed it
+            for part in parts:
+                read.append(part)
+
+    reader = threading.Thread(target=go_on)
+    reader.start()
+    yield read
+    reader.join(PATIENCE_S)
+
+
+def keep_pace_with(worlds: RunningWorlds, read: list[Part]) -> None:
+    """Make no block before a viewer has read almost all that was shown: it loses none, however slow it is."""
+    (world,) = worlds.service.worlds
+    next_block = world._session.next_block
+
+    def when_wanted() -> Block:
+        until(lambda: len(read) >= FRAMES_PER_BLOCK * (world.num_blocks - 3) or world._is_over.is_set())
+        return next_block()
+
+    world._session.next_block = when_wanted  # type: ignore[method-assign]
+
+
 def test_a_client_that_never_reads_loses_frames_holds_up_nobody_and_is_sent_away(model: WorldModel) -> None:
-    stream = StreamConfig(fps=200.0, queue_frames=2, max_missed=30)
+    stream = StreamConfig(fps=200.0, queue_frames=20, max_missed=30, idle_s=600.0)
     with showing(model, stream=stream) as worlds:
         world = worlds.begin()
-        with never_read(worlds, world), worlds.watch(world) as parts:
-            indices: list[int] = []
-            while worlds.client.get(f"/v1/worlds/{world}").json()["frames_missed"] < 30:
-                indices += [int(part.headers["X-Frame"]) for part in take(parts, 6)]
-            assert len(indices) > 30
+        with never_read(worlds, world), worlds.watch(world) as parts, read_aside(parts) as read:
+            keep_pace_with(worlds, read)
+            until(lambda: worlds.client.get(f"/v1/worlds/{world}").json()["frames_missed"] >= 30)
             until(lambda: worlds.client.get(f"/v1/worlds/{world}").json()["viewers"] == 1)
             assert worlds.metric("swiftdiff_world_frames_missed_total") >= 30
-            assert len(take(parts, 6)) == 6
+            so_far = len(read)
+            until(lambda: len(read) > so_far + 6)
+            assert worlds.client.delete(f"/v1/worlds/{world}").status_code == 204
+        assert read[-1].error["code"] == "world_ended"
 
 
 def test_more_viewers_than_may_be_are_refused(model: WorldModel) -> None:
-    with showing(model, stream=StreamConfig(fps=200.0, max_viewers=1)) as worlds:
+    with showing(model, stream=StreamConfig(fps=200.0, max_viewers=1, idle_s=600.0)) as worlds:
         world = worlds.begin()
         with worlds.watch(world) as parts:
             take(parts, 1)
@@ -224,10 +254,12 @@ def test_more_viewers_than_may_be_are_refused(model: WorldModel) -> None:
 
 
 def test_a_world_ends_when_its_last_viewer_has_left(model: WorldModel) -> None:
-    with showing(model, stream=StreamConfig(fps=200.0, idle_s=1.0)) as worlds:
+    with showing(model) as worlds:
         world = worlds.begin()
         with worlds.watch(world) as parts:
             take(parts, 4)
+            (shown,) = worlds.service.worlds
+            shown._config = StreamConfig(idle_s=0.1)  # not before, or it might end before anybody watches
         until(lambda: worlds.client.get(f"/v1/worlds/{world}").status_code == 404)
         assert worlds.service.engine.sessions == ()
 
@@ -249,11 +281,10 @@ def test_a_world_that_cannot_go_on_says_why_and_others_do_go_on(model: WorldMode
 def test_the_end_of_the_server_ends_streams_and_says_so(model: WorldModel) -> None:
     with showing(model) as worlds:
         world = worlds.begin()
-        with never_read(worlds, world), worlds.watch(world) as parts:
-            take(parts, 3)
+        with never_read(worlds, world), worlds.watch(world) as parts, read_aside(parts) as read:
+            until(lambda: len(read) > 3)
             assert worlds.stop()
-            rest = list(parts)
-        assert rest[-1].error["code"] == "server_draining"
+        assert read[-1].error["code"] == "server_draining"
 
 
 def test_a_key_is_needed_if_there_is_one(model: WorldModel) -> None:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
+from patience import PATIENCE_S
 from PIL import Image
 
 from swiftdiff.config import AdapterStoreConfig, ServingConfig
 from swiftdiff.errors import RequestError
 from swiftdiff.request import ImageRequest
+from swiftdiff.server import run
 from swiftdiff.server.config import ServerConfig, load_server_config
+from swiftdiff.server.job import Job
 from swiftdiff.server.run import HttpServer, listen
 from swiftdiff.server.service import Server
-from swiftdiff.systems.base import Exactness, OnStep, Served, Waiting
+from swiftdiff.systems.base import Exactness, OnStep, Preview, Served, Waiting
 from swiftdiff.telemetry.timeline import Timeline
 
 ADDRESS = "/v1/images/generations"
+run.MARGIN_S = PATIENCE_S
 
 
 class StepSystem:
@@ -74,7 +79,7 @@ class StepSystem:
             for step in range(request.num_inference_steps):
                 self.on_step(step, request.num_inference_steps, lambda: [picture] * request.num_images)
                 self.began.set()
-                assert step < self.free_steps or self.go.wait(30)
+                assert step < self.free_steps or self.go.wait(PATIENCE_S)
         except Exception:
             self.left.append(request)
             raise
@@ -122,9 +127,36 @@ class Running:
         """Ask for pictures."""
         return self.client.post(ADDRESS, json={"prompt": prompt} | fields)
 
+    @contextmanager
+    def left(self, **fields: Any) -> Iterator[None]:
+        """Ask for pictures; at the block's end the client goes away, whatever it was sent."""
+        body = json.dumps({"prompt": "a red circle"} | fields).encode()
+        head = f"POST {ADDRESS} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", int(self.url.rsplit(":", 1)[1]))) as client:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            yield
+
+    @contextmanager
+    def held_before(self, step: int) -> Iterator[threading.Event]:
+        """Hold requests before a step until the block's end; the event is set once one is held."""
+        worker, held, go = self.server.worker, threading.Event(), threading.Event()
+        before_step = worker._before_step
+
+        def hold(job: Job, number: int, num_steps: int, preview: Preview) -> None:
+            before_step(job, number, num_steps, preview)
+            if number == step:
+                held.set()
+                assert go.wait(PATIENCE_S)
+
+        with mock.patch.object(worker, "_before_step", hold):
+            try:
+                yield held
+            finally:
+                go.set()
+
     def records(self) -> list[dict[str, Any]]:
-        """Return what the access log holds."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Return what the access log holds, but for a line that is being written."""
+        return [json.loads(line) for line in self.log.read_text().splitlines(True) if line.endswith("\n")]
 
 
 @contextmanager
@@ -138,27 +170,19 @@ def running(
     listener = listen(config)
     http = HttpServer(config, system, build, ready.set)
 
-    def run() -> None:
+    def serve() -> None:
         with suppress(Exception):  # what a test made the system fail with
             http.run(listener)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=serve)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
-        assert ready.wait(120)
-        with httpx.Client(base_url=url, timeout=60) as client:
+        assert ready.wait(5 * PATIENCE_S)  # a model is loaded
+        with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
             yield Running(url, http.server, http.stop, log, client)
     finally:
         http.stop()
-        thread.join(60)
+        thread.join(PATIENCE_S)
         listener.close()
         assert not thread.is_alive()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for something that another thread brings about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)

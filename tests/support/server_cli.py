@@ -1,12 +1,13 @@
-"""Runs the real ``swiftdiff serve-local`` on a system that takes a while for each step.
+"""Runs the real ``swiftdiff serve-local`` on a system whose steps wait for a file.
 
-Usage: ``python server_cli.py SECONDS_PER_STEP OPTIONS...``
+Usage: ``python server_cli.py FILE OPTIONS...``
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from http_server import StepSystem
@@ -15,15 +16,17 @@ from swiftdiff.cli import main
 from swiftdiff.systems import ENGINES
 
 if __name__ == "__main__":
-    step_s = float(sys.argv[1])
+    gate = Path(sys.argv[1])
 
-    class SlowSystem(StepSystem):
+    class GatedSystem(StepSystem):
         def attend(self, on_step: Any) -> None:
-            def slowly(step: int, num_steps: int, preview: Any) -> None:
+            def wait(step: int, num_steps: int, preview: Any) -> None:
                 on_step(step, num_steps, preview)
-                time.sleep(step_s)
+                while not gate.exists():
+                    time.sleep(0.02)
+                    on_step(step, num_steps, preview)  # raises when nobody waits for the pictures
 
-            super().attend(slowly)
+            super().attend(wait)
 
-    ENGINES["swiftdiff"] = lambda config: SlowSystem()
+    ENGINES["swiftdiff"] = lambda config: GatedSystem()
     main.run(["serve-local", *sys.argv[2:]])

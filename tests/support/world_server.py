@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 import numpy as np
+from patience import PATIENCE_S
 from PIL import Image
 
+from swiftdiff.server import world_run
 from swiftdiff.server.config import load_server_config
 from swiftdiff.server.run import listen
 from swiftdiff.server.world_config import StreamConfig
@@ -25,8 +27,10 @@ from swiftdiff.world.loading import WorldModel
 
 SCENE = "red ball at 8,20 moving 1.2,-0.7; blue ball at 20,9 moving -0.5,0.9"
 QUICK = WorldConfig(sampler=SamplerConfig(sigmas=(1.0,)), threads=1)
-LOSSLESS = StreamConfig(fps=200.0, queue_frames=1000)
+#: Quick, loses no frame of a client that reads, and keeps worlds that nobody watches yet.
+LOSSLESS = StreamConfig(fps=200.0, queue_frames=1000, idle_s=600.0)
 FRAMES_PER_BLOCK = 3
+world_run.MARGIN_S = PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -129,13 +133,13 @@ def showing(
 
     def stop() -> bool:
         server.stop()
-        thread.join(60)
+        thread.join(PATIENCE_S)
         return ended == [True]
 
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
-        assert ready.wait(60)
-        with httpx.Client(base_url=url, timeout=60) as client:
+        assert ready.wait(PATIENCE_S)
+        with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
             yield RunningWorlds(url, service, client, stop)
     finally:
         all_ended = stop()
