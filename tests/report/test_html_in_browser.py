@@ -84,7 +84,7 @@ def _browse(*arguments: str, profile: Path) -> str:
         "--hide-scrollbars",
         f"--user-data-dir={profile}",
     ]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, check=True)
     return done.stdout
 
 

@@ -6,14 +6,16 @@ import base64
 import io
 import json
 import re
-import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browser import DESKTOP, PHONE, launched, needs_browser, new_page
 from page_audits import faint_texts, misfits, nameless_fields
-from page_server import ADAPTERS, PAGE, PageServer, page_server
+from page_server import ADAPTERS, MODELS, PAGE, PageServer, page_server
+from patience import PATIENCE_S, until
 from PIL import Image
 
 from swiftdiff.scenes.scene import BACKGROUNDS, COLOURS
@@ -21,18 +23,13 @@ from swiftdiff.scenes.scene import BACKGROUNDS, COLOURS
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -43,7 +40,7 @@ def server() -> Iterator[PageServer]:
 
 @pytest.fixture
 def page(browser: Browser, server: PageServer) -> Iterator[Page]:
-    page = browser.new_page(viewport=DESKTOP)
+    page = new_page(browser)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda line: complaints.append(line.text) if "violates" in line.text else None)
@@ -73,6 +70,17 @@ def control_image(server: PageServer) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(use["image"]))).convert("RGB")
 
 
+def test_the_page_leads_to_live_worlds_where_there_are_some(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = page.get_by_role("link", name="Live worlds")
+    assert link.count() == 0
+    monkeypatch.setitem(MODELS["swiftdiff"], "worlds", True)
+    page.reload()
+    link.wait_for()
+    assert link.get_attribute("href") == "world/"
+
+
 def test_a_prompt_becomes_a_picture_with_its_timeline(page: Page, server: PageServer) -> None:
     page.get_by_label("Prompt", exact=True).fill("a small green star on a slate background")
     draw(page)
@@ -97,7 +105,8 @@ def test_a_prompt_becomes_a_picture_with_its_timeline(page: Page, server: PageSe
 
 
 def test_the_picture_grows_and_progress_is_told_now_and_then(page: Page, server: PageServer) -> None:
-    server.step_s = 0.08
+    turns = threading.Semaphore(0)
+    server.before_step = lambda: turns.acquire(timeout=PATIENCE_S)
     page.evaluate(
         """() => { window.seen = new Set(); window.said = [];
         new MutationObserver(() => document.querySelectorAll('#pictures img').forEach(i => seen.add(i.src)))
@@ -106,6 +115,9 @@ def test_the_picture_grows_and_progress_is_told_now_and_then(page: Page, server:
         new MutationObserver(() => said.push(status.textContent)).observe(status, {childList: true}); }"""
     )
     draw(page)
+    for number in range(1, 9):
+        turns.release()
+        until(lambda number=number: page.evaluate("seen.size") == number)  # type: ignore[misc]
     page.get_by_text("Done:").wait_for()
     assert page.evaluate("seen.size") == 9  # eight unfinished pictures and the last
     said = page.evaluate("said")
@@ -152,14 +164,16 @@ def test_thumbnails_are_asked_for_again_when_the_server_was_busy(
     browser: Browser, server: PageServer
 ) -> None:
     server.busy = 2
-    page = browser.new_page()
+    page = new_page(browser)
     page.clock.install()
     page.goto(server.url)
     page.get_by_text("served by swiftdiff").wait_for()
-    for _ in range(4):
+
+    def all_drawn() -> bool:
         page.clock.fast_forward(5000)
-        page.wait_for_load_state("networkidle")
-    page.locator(".card img").nth(2).wait_for()
+        return page.locator(".card img").count() == 3
+
+    until(all_drawn)
     page.close()
 
 
@@ -257,18 +271,18 @@ def test_markup_in_a_refusal_is_text(page: Page, server: PageServer) -> None:
 
 
 def test_stop_ends_the_request_at_the_server_too(page: Page, server: PageServer) -> None:
-    server.step_s = 0.3
+    server.never_ends = True
     draw(page)
     page.get_by_text("step").first.wait_for()
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped.").wait_for()
-    assert server.broke_off.wait(30)
+    assert server.broke_off.wait(PATIENCE_S)
     assert page.get_by_role("button", name="Draw the picture").is_enabled()
 
 
 def test_a_server_that_is_gone_is_told(browser: Browser) -> None:
     with page_server() as server:
-        page = browser.new_page()
+        page = new_page(browser)
         page.goto(server.url)
         page.get_by_text("served by swiftdiff").wait_for()
     draw(page)
@@ -278,7 +292,7 @@ def test_a_server_that_is_gone_is_told(browser: Browser) -> None:
 
 def test_a_key_is_asked_for_and_sent(browser: Browser, server: PageServer) -> None:
     server.key = "open sesame"
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(server.url)
     page.get_by_label("API key").fill("wrong")
     page.get_by_role("button", name="Use key").click()
@@ -333,7 +347,7 @@ def test_every_field_has_a_name_that_is_spoken(page: Page) -> None:
 def test_nothing_is_wider_than_the_screen_or_too_small_to_read_or_hit(
     browser: Browser, server: PageServer, size: dict[str, int]
 ) -> None:
-    page = browser.new_page(viewport=size)
+    page = new_page(browser, size)
     page.goto(server.url)
     page.get_by_text("served by swiftdiff").wait_for()
     page.get_by_label("neon", exact=True).check()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browser import launched, needs_browser, new_page
 from http_server import Running, StepSystem, running, step_config
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +29,14 @@ def server() -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Browser, server: Running) -> Iterator[Page]:
     """The page at ``/docs``; requests to other places fail, and are a mistake."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = new_page(browser)
     wrong: list[str] = []
 
     def pass_or_block(route: Route) -> None:
@@ -107,7 +103,7 @@ def test_nothing_is_wider_than_a_phone(page: Page) -> None:
 
 
 def test_without_its_document_the_page_says_so(browser: Browser, server: Running) -> None:
-    page = browser.new_page()
+    page = new_page(browser)
     page.route("**/openapi.json", lambda route: route.abort())
     page.goto(f"{server.url}/docs")
     page.get_by_role("alert").get_by_text("The description could not be shown").wait_for()
