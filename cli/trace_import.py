@@ -87,7 +87,8 @@ def import_(
         str | None,
         typer.Option(metavar="FIELD=COLUMN,…", help="csv: which column is what. Default: named as fields."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite TRACE.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Make a trace of a production trace in another format.
 
@@ -99,6 +100,8 @@ def import_(
     written; 130 Ctrl-C.
     """
     from swiftdiff.trace.importers.run import import_trace
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; choose another -o or use --force")
 
     options = _options(
         seed=seed,

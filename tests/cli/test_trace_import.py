@@ -98,6 +98,17 @@ def test_a_wrong_option_is_one_line_and_nothing_is_written(
     assert not Path("out/t.jsonl").exists()
 
 
+def test_a_trace_that_is_there_is_overwritten_only_if_asked(
+    katz: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("t.jsonl").write_text("precious")
+    assert run("katz", katz, "-o", "t.jsonl") == 2
+    assert capsys.readouterr().err == "error: t.jsonl exists; choose another -o or use --force\n"
+    assert Path("t.jsonl").read_text() == "precious"
+    assert run("katz", katz, "-o", "t.jsonl", "--force") == 0
+    assert Path("t.jsonl").read_text() != "precious"
+
+
 def test_ctrl_c_ends_with_130_and_nothing_written(
     katz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
