@@ -88,7 +88,7 @@ def import_(
         typer.Option(metavar="FIELD=COLUMN,…", help="csv: which column is what. Default: named as fields."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite TRACE.")] = False,
-    as_json: PrintJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
 ) -> None:
     """Make a trace of a production trace in another format.
 
