@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from swiftdiff.world.bounce.evaluation import Measure
+    from swiftdiff.world.bounce.evaluation import Evaluation, EvaluationOptions
 
 
 def evaluate(  # noqa: PLR0917 - a command's options
@@ -37,8 +37,9 @@ def evaluate(  # noqa: PLR0917 - a command's options
     lines say which; 2 when the command is wrong or the model cannot be loaded.
     The aims: centres within 1.5 pixels; kept 0.90; obeyed 0.90.
     """
-    from swiftdiff.world.bounce.evaluation import EvaluationOptions, write_reports
+    from swiftdiff.world.bounce.evaluation import EvaluationOptions
     from swiftdiff.world.bounce.evaluation import evaluate as evaluate_world
+    from swiftdiff.world.bounce.evaluation_report import write_reports
     from swiftdiff.world.config import SamplerConfig
     from swiftdiff.world.loading import load_world
 
@@ -61,27 +62,27 @@ def evaluate(  # noqa: PLR0917 - a command's options
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done)
 
-        measures = evaluate_world(loaded, options, report)
+        evaluation = evaluate_world(loaded, options, report)
     name = Path(model).name
-    files = write_reports(measures, options, name, out or Path("results") / f"evaluate-{name}")
+    files = write_reports(evaluation, options, name, out or Path("results") / f"evaluate-{name}")
     if as_json:
         print(files[0].read_text(encoding="utf-8"), end="")
     else:
-        _print_results(name, measures, files)
-    missed = [measure for measure in measures if not measure.is_met]
+        _print_results(name, evaluation, options, files)
+    missed = [measure for measure in evaluation.measures if not measure.is_met]
     for measure in missed:
         console.print(f"missed: {measure.name} {measure.reached.value:.3f}", markup=False)
     raise typer.Exit(1 if missed else 0)
 
 
-def _print_results(name: str, measures: tuple[Measure, ...], files: list[Path]) -> None:
-    from swiftdiff.world.bounce.evaluation import aim_text
+def _print_results(name: str, evaluation: Evaluation, options: EvaluationOptions, files: list[Path]) -> None:
+    from swiftdiff.world.bounce.evaluation_report import aim_text, how_judged
 
     table = Table(title=f"{name}: what its clips show", title_justify="left")
     table.add_column("measure", no_wrap=True)
     for column in ("reached", "95 %", "aim", "truth", "n"):
         table.add_column(column, justify="right", no_wrap=True)
-    for measure in measures:
+    for measure in evaluation.measures:
         reached = measure.reached
         table.add_row(
             measure.name,
@@ -94,5 +95,6 @@ def _print_results(name: str, measures: tuple[Measure, ...], files: list[Path]) 
         )
     console = Console(highlight=False)
     console.print(table)
+    console.print(how_judged(options), markup=False)
     for file in files:
         console.print(str(file), markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -18,7 +20,9 @@ from swiftdiff.models.integrity import verify_manifest
 from swiftdiff.models.shapes.trainer import Plan, StageProgress
 from swiftdiff.world.bounce import transformer
 from swiftdiff.world.bounce.clips import make_clips
-from swiftdiff.world.bounce.evaluation import EvaluationOptions, evaluate, model_card, write_reports
+from swiftdiff.world.bounce.contact_sheet import Pair, Sheet, draw_sheet
+from swiftdiff.world.bounce.evaluation import EvaluationOptions, evaluate
+from swiftdiff.world.bounce.evaluation_report import how_judged, model_card, write_reports
 from swiftdiff.world.bounce.framewise import decode_clips
 from swiftdiff.world.bounce.measure import look_at
 from swiftdiff.world.bounce.prompts import action_features
@@ -141,13 +145,35 @@ def test_clips_made_for_the_judge_are_those_of_the_engine(random_world: WorldMod
 
 def test_random_weights_miss_every_aim_and_the_card_says_so(random_world: WorldModel, tmp_path: Path) -> None:
     options = EvaluationOptions(clips=5, blocks=5)
-    measures = evaluate(random_world, options)
-    aims = [measure for measure in measures if measure.aim is not None]
+    evaluation = evaluate(random_world, options)
+    aims = [measure for measure in evaluation.measures if measure.aim is not None]
     assert len(aims) == 3
     assert not any(measure.is_met for measure in aims)
-    assert "Not good enough" in model_card(measures, options)
-    files = write_reports(measures, options, "random", tmp_path)
-    assert json.loads(files[0].read_text())["measures"][0]["truth"]["value"] < 0.2
+    card = model_card(evaluation, options)
+    assert "Not good enough" in card
+    assert how_judged(options) in card
+    assert "noise of seeds 1000 to 1004" in card
+    files = write_reports(evaluation, options, "random", tmp_path)
+    told = json.loads(files[0].read_text())
+    assert told["measures"][0]["truth"]["value"] < 0.2
+    assert len(told["weights_sha256"]) == 64
+    for path, sheet in zip(files[2:], evaluation.sheets, strict=True):
+        with Image.open(path) as picture:
+            assert picture.width > 96 * len(sheet.frames)
+            assert picture.height > 2 * 96 * len(sheet.pairs)
+
+
+def test_a_sheet_shows_the_truth_above_and_the_generated_clip_below() -> None:
+    truth, made = (np.full((4, 32, 32, 3), value, np.uint8) for value in (10, 200))
+    data = draw_sheet(Sheet("a", (0, 3), (Pair("one", truth, made), Pair("two", truth, made))))
+    pixels = np.asarray(Image.open(io.BytesIO(data)))
+    is_truth, is_made = ((pixels == value).all(-1) for value in (10, 200))
+    assert is_truth.sum() == is_made.sum() == 2 * 2 * 96 * 96
+    column = pixels[:, -50, 0]
+    runs = [
+        value for value, before in zip(column[1:], column, strict=False) if value != before and value < 255
+    ]
+    assert runs == [10, 200, 10, 200]
 
 
 def test_the_judge_wants_a_bounce_world(random_world: WorldModel) -> None:

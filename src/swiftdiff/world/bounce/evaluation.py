@@ -1,31 +1,33 @@
-"""Owns what is promised of bounce, measures it over many clips, and writes its card."""
+"""Owns what is promised of bounce, and measures it over many clips."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swiftdiff.errors import ModelError, StorageError
+from swiftdiff.errors import ModelError
+from swiftdiff.models.weights_digest import weights_digest
 from swiftdiff.quality.statistics import Estimate, bootstrap_mean, wilson_share
 from swiftdiff.world.config import CacheConfig, SamplerConfig
 from swiftdiff.world.loading import WorldModel
 
-from .judge import follow, is_easy_to_read, keeps_balls, obeys
+from .contact_sheet import Pair, Sheet
+from .judge import Followed, follow, is_easy_to_read, keeps_balls, obeys
+from .measure import Pictures
 from .physics import Course, simulate
 from .render import draw
 from .rollout import Roller
 from .scene import ACTION_NAMES, FRAMES_PER_BLOCK, NONE, Scenes, sample_scenes
 
-_FOLLOWED_BLOCKS = 3
-_ACTION_BLOCK = 4
-_ACTION_BLOCKS = _ACTION_BLOCK + 2
+FOLLOWED_BLOCKS: Final = 3
+ACTION_BLOCK: Final = 4
+_ACTION_BLOCKS = ACTION_BLOCK + 2
 _AT_ONCE = 20
+_FIRST_SHOWN, _WORST_SHOWN = 3, 3  # clips of a contact sheet
 Report = Callable[[str, int, int], None]
 
 
@@ -74,14 +76,28 @@ class EvaluationOptions:
     sampler: SamplerConfig | None = None
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a model.
+
+    Attributes:
+        measures: In the order of a table.
+        sheets: Some of the clips beside the true ones.
+        weights_sha256: Of the model that was judged.
+    """
+
+    measures: tuple[Measure, ...]
+    sheets: tuple[Sheet, ...]
+    weights_sha256: str
+
+
+CENTRE_AIM: Final = 1.5
 CENTRE: Final = "centre error (px)"
 KEPT: Final = "count and colour kept"
 OBEYED: Final = "actions obeyed"
 
 
-def evaluate(
-    model: WorldModel, options: EvaluationOptions, report: Report | None = None
-) -> tuple[Measure, ...]:
+def evaluate(model: WorldModel, options: EvaluationOptions, report: Report | None = None) -> Evaluation:
     """Make clips and judge their pixels.
 
     Args:
@@ -96,39 +112,96 @@ def evaluate(
         raise ModelError(f"{model.name} is no bounce world: there is no physics to judge it by")
     roller = Roller(model, options.seed, options.cache, options.sampler)
     report = report or (lambda *_: None)
-    return (*_judge_quiet(roller, options, report), *_judge_actions(roller, options, report))
+    judged = (_judge_quiet(roller, options, report), _judge_actions(roller, options, report))
+    return Evaluation(
+        measures=tuple(measure for measures, _ in judged for measure in measures),
+        sheets=tuple(sheet for _, sheet in judged),
+        weights_sha256=weights_digest({"transformer": model.causal.transformer, "vae": model.vae}),
+    )
 
 
-def _judge_quiet(roller: Roller, options: EvaluationOptions, report: Report) -> list[Measure]:
+def _judge_quiet(roller: Roller, options: EvaluationOptions, report: Report) -> tuple[list[Measure], Sheet]:
     rng = np.random.default_rng([options.seed, 0])
     scenes = sample_scenes(rng, options.clips)
-    actions = np.full((options.clips, max(options.blocks, _FOLLOWED_BLOCKS)), NONE)
+    actions = np.full((options.clips, max(options.blocks, FOLLOWED_BLOCKS)), NONE)
     course = simulate(scenes, actions)
     name = f"{actions.shape[1]} blocks without actions"
     made, truth = _make(roller, scenes, actions, name, report), to_pictures(course)
-    first = _FOLLOWED_BLOCKS * FRAMES_PER_BLOCK
+    first = FOLLOWED_BLOCKS * FRAMES_PER_BLOCK
     near = [follow(pictures[:, :first], course) for pictures in (made, truth)]
     errors = [bootstrap_mean(found.errors.tolist(), 0, found.clips.tolist()) for found in near]
-    unseen = [wilson_share(found.missing, len(found.errors)) for found in near]
-    kept = [_share(keeps_balls(pictures, scenes)) for pictures in (made, truth)]
-    return [
-        Measure(CENTRE, errors[0], errors[1], 1.5, at_most=True),
-        Measure("… balls not seen", unseen[0], unseen[1]),
-        Measure(KEPT, kept[0], kept[1], 0.90),
+    within = [
+        bootstrap_mean((found.errors <= CENTRE_AIM).astype(float).tolist(), 0, found.clips.tolist())
+        for found in near
     ]
+    unseen = [wilson_share(found.clips_with_missing, options.clips) for found in near]
+    is_kept = keeps_balls(made, scenes)
+    measures = [
+        Measure(CENTRE, errors[0], errors[1], CENTRE_AIM, at_most=True),
+        Measure(f"… centres within {CENTRE_AIM:g} px", within[0], within[1]),
+        Measure("… clips with a ball unseen", unseen[0], unseen[1]),
+        Measure(KEPT, _share(is_kept), _share(keeps_balls(truth, scenes)), 0.90),
+    ]
+    return measures, _show_quiet(made, truth, near[0], is_kept, options)
 
 
-def _judge_actions(roller: Roller, options: EvaluationOptions, report: Report) -> list[Measure]:
+def _show_quiet(
+    made: Pictures, truth: Pictures, near: Followed, is_kept: NDArray[np.bool_], options: EvaluationOptions
+) -> Sheet:
+    """Return the first clips and those of the others that stray farthest."""
+    away = np.bincount(near.clips, near.errors, len(made)) / np.bincount(near.clips, minlength=len(made))
+    later = np.array([3, 5, 10, 20, 40]) * FRAMES_PER_BLOCK
+    frames = [*range(FOLLOWED_BLOCKS * FRAMES_PER_BLOCK), *(at - 1 for at in later)]
+    return Sheet(
+        name="without-actions",
+        frames=tuple(sorted({frame for frame in frames if frame < made.shape[1]})),
+        pairs=tuple(
+            Pair(
+                f"clip {clip}, noise {options.seed + clip}{note}: centres {away[clip]:.2f} px off over "
+                f"{FOLLOWED_BLOCKS} blocks, count and colour {'kept' if is_kept[clip] else 'NOT KEPT'}",
+                truth[clip],
+                made[clip],
+            )
+            for clip, note in _chosen(away)
+        ),
+    )
+
+
+def _chosen(badness: NDArray[np.float64]) -> list[tuple[int, str]]:
+    """Return which clips are shown, and why where they are not simply the first."""
+    first = list(range(min(_FIRST_SHOWN, len(badness))))
+    worst = [int(clip) for clip in np.argsort(-badness, kind="stable") if clip not in first][:_WORST_SHOWN]
+    return [(clip, "") for clip in first] + [(clip, " (one of the worst)") for clip in worst]
+
+
+def _judge_actions(roller: Roller, options: EvaluationOptions, report: Report) -> tuple[list[Measure], Sheet]:
     rng = np.random.default_rng([options.seed, 1])
     wanted = np.resize([kind for kind in range(len(ACTION_NAMES)) if kind != NONE], options.clips)
     scenes, actions, course = _easy_scenes(rng, wanted)
-    pictures = _make(roller, scenes, actions, "clips with an action", report)
-    obeyed, floor = (obeys(shown, scenes, _ACTION_BLOCK, wanted) for shown in (pictures, to_pictures(course)))
+    pictures, truth = _make(roller, scenes, actions, "clips with an action", report), to_pictures(course)
+    obeyed, floor = (obeys(shown, scenes, ACTION_BLOCK, wanted) for shown in (pictures, truth))
     measures = [Measure(OBEYED, _share(obeyed), _share(floor), 0.90)]
     for kind in np.unique(wanted):
         chosen = wanted == kind
         measures.append(Measure(f"… {ACTION_NAMES[kind]}", _share(obeyed[chosen]), _share(floor[chosen])))
-    return measures
+    # One of each action, and then some that were not obeyed.
+    kinds = len(np.unique(wanted))
+    shown = [*range(kinds), *(int(clip) for clip in np.flatnonzero(~obeyed) if clip >= kinds)]
+    first = ACTION_BLOCK * FRAMES_PER_BLOCK
+    sheet = Sheet(
+        name="with-actions",
+        frames=tuple(range(first - FRAMES_PER_BLOCK, first + 2 * FRAMES_PER_BLOCK)),
+        pairs=tuple(
+            Pair(
+                f"clip {clip}, noise {options.seed + clip}: {ACTION_NAMES[wanted[clip]]} in block "
+                f"{ACTION_BLOCK}, {'obeyed' if obeyed[clip] else 'NOT OBEYED'}",
+                truth[clip],
+                pictures[clip],
+            )
+            for clip in shown[: kinds + _WORST_SHOWN]
+        ),
+    )
+    return measures, sheet
 
 
 def _easy_scenes(
@@ -136,9 +209,9 @@ def _easy_scenes(
 ) -> tuple[Scenes, NDArray[np.int64], Course]:
     """Return scenes in which an action can be read, what is asked in each block, and the true course."""
     actions = np.full((len(wanted), _ACTION_BLOCKS), NONE)
-    actions[:, _ACTION_BLOCK] = wanted
+    actions[:, ACTION_BLOCK] = wanted
     scenes = sample_scenes(rng, len(wanted))
-    while not (is_easy := is_easy_to_read(course := simulate(scenes, actions), _ACTION_BLOCK)).all():
+    while not (is_easy := is_easy_to_read(course := simulate(scenes, actions), ACTION_BLOCK)).all():
         fresh = sample_scenes(rng, len(wanted))
         keep = [is_easy.reshape(-1, *(1,) * (old.ndim - 1)) for old in _arrays(scenes)]
         pairs = zip(keep, _arrays(scenes), _arrays(fresh), strict=True)
@@ -171,81 +244,3 @@ def to_pictures(course: Course) -> NDArray[np.uint8]:
 
 def _share(right: NDArray[np.bool_]) -> Estimate:
     return wilson_share(int(right.sum()), len(right))
-
-
-def write_reports(
-    measures: tuple[Measure, ...], options: EvaluationOptions, model: str, folder: Path
-) -> list[Path]:
-    """Write evaluation.json and MODEL_CARD.md; return their paths.
-
-    Raises:
-        StorageError: They cannot be written.
-    """
-    content = {
-        "model": model,
-        "clips": options.clips,
-        "blocks": options.blocks,
-        "seed": options.seed,
-        "measures": [
-            {
-                "name": measure.name,
-                "reached": measure.reached.as_dict(),
-                "truth": measure.truth.as_dict(),
-                "aim": measure.aim,
-                "is_met": measure.is_met,
-            }
-            for measure in measures
-        ],
-    }
-    files = {
-        "evaluation.json": json.dumps(content, indent=2, ensure_ascii=False) + "\n",
-        "MODEL_CARD.md": model_card(measures, options),
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            temporary = folder / f".{name}.part"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(folder / name)
-    except OSError as error:
-        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return [folder / name for name in files]
-
-
-def model_card(measures: tuple[Measure, ...], options: EvaluationOptions) -> str:
-    """Return the card's text: what the world is, what was measured, and whether that is enough."""
-    missed = [measure for measure in measures if not measure.is_met]
-    verdict = (
-        "All aims are met."
-        if not missed
-        else f"**Not good enough**: aims missed: {'; '.join(measure.name for measure in missed)}."
-    )
-    rows = "\n".join(
-        f"| {measure.name} | {measure.reached.value:.3f} | {measure.reached.low:.3f} to "
-        f"{measure.reached.high:.3f} | {aim_text(measure)} | {measure.truth.value:.3f} | "
-        f"{measure.reached.count} |"
-        for measure in measures
-    )
-    return f"""# bounce: a world of balls, block by block
-
-Pictures of 32x32 with one to three balls that move at constant speed, turn back at the walls and pass in
-front of one another. A block is three frames. Prompts are a scene for the first block, then one of
-{", ".join(f"`{name}`" for name in ACTION_NAMES)}.
-
-{verdict}
-
-Judged by pixels alone, seed {options.seed}: {options.clips} clips without actions, their centres against the
-true course over the first {_FOLLOWED_BLOCKS} blocks, number and colours over {options.blocks} blocks; and
-{options.clips} clips with an action. "Truth" is what true clips score by the same judge.
-
-| measure | reached | 95 % | aim | truth | n |
-|---|---|---|---|---|---|
-{rows}
-"""
-
-
-def aim_text(measure: Measure) -> str:
-    """Return an aim such as ``≥ 0.90``, or nothing."""
-    if measure.aim is None:
-        return ""
-    return f"{'≤' if measure.at_most else '≥'} {measure.aim:.2f}"

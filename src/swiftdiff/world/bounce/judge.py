@@ -27,12 +27,17 @@ class Followed:
     Attributes:
         errors: Of every ball that should be seen in a frame, in pixels; MISSING_ERROR where it is not.
         clips: The clip of each.
-        missing: How many are not seen.
+        is_missing: Whether it is not seen.
     """
 
     errors: Floats
     clips: NDArray[np.int64]
-    missing: int
+    is_missing: NDArray[np.bool_]
+
+    @property
+    def clips_with_missing(self) -> int:
+        """Clips in which a ball is not seen somewhere."""
+        return len(np.unique(self.clips[self.is_missing]))
 
 
 def follow(pictures: Pictures, truth: Course) -> Followed:
@@ -47,7 +52,7 @@ def follow(pictures: Pictures, truth: Course) -> Followed:
     centres = locate(sightings, picture[is_seen], colour[is_seen])
     true = truth.position[clip[is_seen], frame[is_seen], ball[is_seen]]
     errors[is_seen] = np.minimum(np.linalg.norm(centres - true, axis=-1), MISSING_ERROR)
-    return Followed(errors, clip, int((~is_seen).sum()))
+    return Followed(errors, clip, ~is_seen)
 
 
 def keeps_balls(pictures: Pictures, scenes: Scenes) -> NDArray[np.bool_]:
