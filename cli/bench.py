@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from swiftdiff.bench.observer import BenchObserver
 from swiftdiff.bench.options import DEFAULT_MODELS, VIEWS, BenchOptions
-from swiftdiff.errors import ConfigError, StorageError
+from swiftdiff.engine.measuring import MeasuringObserver
+from swiftdiff.errors import ConfigError
 
 from .fresh_folder import fresh_folder
-from .status_line import StatusLine
+from .measuring import (
+    MeasuringProgress,
+    exit_code,
+    exiting_on_ctrl_c,
+    print_json,
+    report_ended,
+    tell_if_stopped,
+)
+from .options import BenchSetting, ResumeBench, SummaryJson
 
 if TYPE_CHECKING:
     from swiftdiff.bench.results import BenchResult
     from swiftdiff.bench.session import BenchEnd
 
-EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
-_LOG_EVERY_S = 60.0
 ViewChoice = Literal["same-hardware", "one-core", "both"]
 
 
@@ -36,12 +38,7 @@ def bench(
         list[str] | None,
         typer.Option(metavar="MODEL", help="A model; may be repeated. Default: shapes and sdxl-thin."),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="nC/mL", help="ControlNets and LoRAs; may be repeated. Default: the paper's seven."
-        ),
-    ] = None,
+    setting: BenchSetting = None,
     view: Annotated[
         ViewChoice,
         typer.Option(help="All cores for all; or one core for each device, which is how the paper counts."),
@@ -63,12 +60,8 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for everything. Default: results/bench-<time>.")
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted benchmark.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
-    ] = False,
+    resume: ResumeBench = None,
+    as_json: SummaryJson = False,
 ) -> None:
     """Measure stock diffusers against swiftdiff and each of its switches.
 
@@ -84,26 +77,21 @@ def bench(
     command, or a disk that takes no more; 130 Ctrl-C, after writing down what was
     measured.
     """
-    with BenchProgress() as observer:
-        try:
-            if resume is not None:
-                given = (model, setting, systems, repeats, steps, warmups, out)
-                if view != "both" or any(option is not None for option in given):
-                    raise ConfigError(
-                        "--resume goes on as the benchmark began: beside it there can only be --json"
-                    )
-                ended = _resume(resume, observer)
-            else:
-                options = _options(model, setting, view, systems, (repeats, steps, warmups))
-                ended = _start(options, out, observer)
-            ended, result = _report(ended)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    if ended.reason is not None:
-        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    with MeasuringProgress() as observer, exiting_on_ctrl_c():
+        if resume is not None:
+            given = (model, setting, systems, repeats, steps, warmups, out)
+            if view != "both" or any(option is not None for option in given):
+                raise ConfigError(
+                    "--resume goes on as the benchmark began: beside it there can only be --json"
+                )
+            ended = _resume(resume, observer)
+        else:
+            options = _options(model, setting, view, systems, (repeats, steps, warmups))
+            ended = _start(options, out, observer)
+        ended, result = _report(ended)
+    tell_if_stopped(ended.reason)
     if as_json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result.to_json())
     else:
         _print_result(result, ended)
     raise typer.Exit(exit_code(ended.outcome, failed=bool(result.failures)))
@@ -130,13 +118,13 @@ def _options(
     )
 
 
-def _start(options: BenchOptions, out: Path | None, observer: BenchObserver) -> BenchEnd:
+def _start(options: BenchOptions, out: Path | None, observer: MeasuringObserver) -> BenchEnd:
     from swiftdiff.bench.session import start_bench
 
     return start_bench(options, out or _default_folder(), argv=sys.argv, observer=observer)
 
 
-def _resume(folder: Path, observer: BenchObserver) -> BenchEnd:
+def _resume(folder: Path, observer: MeasuringObserver) -> BenchEnd:
     from swiftdiff.bench.session import resume_bench
 
     return resume_bench(folder, observer=observer)
@@ -145,12 +133,7 @@ def _resume(folder: Path, observer: BenchObserver) -> BenchEnd:
 def _report(ended: BenchEnd) -> tuple[BenchEnd, BenchResult]:
     from swiftdiff.bench.report import read_bench_result, write_bench_report
 
-    complete = ended.outcome == "complete"
-    try:
-        return ended, write_bench_report(ended.folder, complete=complete)
-    except StorageError as error:  # a full disk: show at least what can be read
-        ended = dataclasses.replace(ended, outcome="stopped", reason=ended.reason or error)
-        return ended, read_bench_result(ended.folder, complete=complete)
+    return report_ended(ended, write_bench_report, read_bench_result)
 
 
 def _default_folder() -> Path:
@@ -178,49 +161,3 @@ def _print_result(result: BenchResult, ended: BenchEnd) -> None:
         console.print(
             f"\nINCOMPLETE. Go on with\n  swiftdiff bench --resume {folder}", markup=False, soft_wrap=True
         )
-
-
-def exit_code(outcome: str, *, failed: bool) -> int:
-    """Return the exit code of a measurement that ended so, and of which something failed or nothing."""
-    if outcome == "interrupted":
-        return EXIT_INTERRUPTED
-    if outcome == "stopped":
-        return EXIT_MISTAKE
-    return EXIT_FAILED if failed else 0
-
-
-class BenchProgress(BenchObserver):
-    """A line on stderr: what goes on, how much is done, and the time left; in a log file, a line a minute."""
-
-    def __init__(self) -> None:
-        self._line = StatusLine()
-        self._counted = ""
-        self._logged_s = float("-inf")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._line.clear()
-
-    def noted(self, message: str) -> None:
-        """Print a line that stays."""
-        self._line.note(message)
-
-    def doing(self, what: str) -> None:
-        """Show what goes on."""
-        self._line.draw(f"{self._counted}{what}")
-
-    def progressed(self, done: int, total: int, left_s: float) -> None:
-        """Count, and guess the time left."""
-        self._counted = f"{done}/{total}, about {_minutes(left_s)} left: "
-        if not self._line.is_live and time.monotonic() - self._logged_s > _LOG_EVERY_S:
-            self._logged_s = time.monotonic()
-            self._line.note(self._counted.removesuffix(": "))
-
-
-def _minutes(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min" if minutes >= 10 else f"{minutes}:{rest:02}"

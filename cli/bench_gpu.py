@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +11,12 @@ import typer
 from rich.console import Console
 
 from swiftdiff.bench.gpu_options import GpuBenchOptions
+from swiftdiff.engine.measuring import MeasuringObserver
 from swiftdiff.errors import ConfigError, StorageError
 
-from .bench import EXIT_INTERRUPTED, BenchProgress, exit_code
 from .fresh_folder import fresh_folder
+from .measuring import MeasuringProgress, exit_code, exiting_on_ctrl_c, print_json, tell_if_stopped
+from .options import BenchSetting, SummaryJson
 
 if TYPE_CHECKING:
     from swiftdiff.bench.gpu_results import GpuBenchResult
@@ -27,12 +28,7 @@ def bench_gpu(
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A preset or an SDXL folder. Default: sdxl.")
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="nC/mL", help="ControlNets and LoRAs; may be repeated. Default: the paper's seven."
-        ),
-    ] = None,
+    setting: BenchSetting = None,
     systems: Annotated[
         str | None, typer.Option(metavar="A,B…", help="Beside stock, in every setting. Default: all.")
     ] = None,
@@ -63,9 +59,7 @@ def bench_gpu(
         Path | None,
         typer.Option(metavar="DIR", help="Copy the report into DIR/<gpu>-bench; pictures stay behind."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
-    ] = False,
+    as_json: SummaryJson = False,
 ) -> None:
     """Measure stock diffusers against swiftdiff on this machine's GPUs.
 
@@ -81,37 +75,33 @@ def bench_gpu(
     command, or a disk that takes no more; 130 Ctrl-C, after writing down what was
     measured.
     """
-    with BenchProgress() as observer:
-        try:
-            if resume is not None:
-                others = (model, setting, systems, repeats, steps, minutes, gpus, out)
-                if bfloat16 or dry_run or any(option is not None for option in others):
-                    raise ConfigError(
-                        "--resume goes on as the benchmark began: beside it there can only be --publish and "
-                        "--json"
-                    )
-                ended = _resume(resume, observer)
-            else:
-                options = _options(dry_run, bfloat16)
-                names = None if systems is None else tuple(name.strip() for name in systems.split(","))
-                chosen = {
-                    "model": model,
-                    "settings": tuple(setting) if setting else None,
-                    "systems": names,
-                    "repeats": repeats,
-                    "steps": steps,
-                    "minutes": minutes,
-                    "gpus": gpus,
-                }
-                given = {name: value for name, value in chosen.items() if value is not None}
-                ended = _start(options.model_copy(update=given), out, observer)
-            result = _report(ended)
-            target = _publish(ended, result, publish)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+    with MeasuringProgress() as observer, exiting_on_ctrl_c():
+        if resume is not None:
+            others = (model, setting, systems, repeats, steps, minutes, gpus, out)
+            if bfloat16 or dry_run or any(option is not None for option in others):
+                raise ConfigError(
+                    "--resume goes on as the benchmark began: beside it there can only be --publish and "
+                    "--json"
+                )
+            ended = _resume(resume, observer)
+        else:
+            options = _options(dry_run, bfloat16)
+            names = None if systems is None else tuple(name.strip() for name in systems.split(","))
+            chosen = {
+                "model": model,
+                "settings": tuple(setting) if setting else None,
+                "systems": names,
+                "repeats": repeats,
+                "steps": steps,
+                "minutes": minutes,
+                "gpus": gpus,
+            }
+            given = {name: value for name, value in chosen.items() if value is not None}
+            ended = _start(options.model_copy(update=given), out, observer)
+        result = _report(ended)
+        target = _publish(ended, result, publish)
     if as_json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result.to_json())
     else:
         _print_result(result, ended, target)
     raise typer.Exit(exit_code(ended.outcome, failed=bool(result.failures)))
@@ -125,14 +115,14 @@ def _options(dry_run: bool, bfloat16: bool) -> GpuBenchOptions:
     return GpuBenchOptions.dry()
 
 
-def _start(options: GpuBenchOptions, out: Path | None, observer: BenchProgress) -> GpuBenchEnd:
+def _start(options: GpuBenchOptions, out: Path | None, observer: MeasuringObserver) -> GpuBenchEnd:
     from swiftdiff.bench.gpu_session import start_gpu_bench
 
     out = out or fresh_folder(f"bench-gpu-{datetime.now():%Y%m%d-%H%M%S}")
     return start_gpu_bench(options, out, argv=sys.argv, observer=observer)
 
 
-def _resume(folder: Path, observer: BenchProgress) -> GpuBenchEnd:
+def _resume(folder: Path, observer: MeasuringObserver) -> GpuBenchEnd:
     from swiftdiff.bench.gpu_session import resume_gpu_bench
 
     return resume_gpu_bench(folder, observer=observer)
@@ -142,9 +132,9 @@ def _report(ended: GpuBenchEnd) -> GpuBenchResult:
     from swiftdiff.bench.gpu_report import write_gpu_report
     from swiftdiff.bench.gpu_results import read_gpu_result
 
+    tell_if_stopped(ended.reason)
     if ended.reason is None:
         return write_gpu_report(ended)
-    typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
     try:
         return write_gpu_report(ended)
     except StorageError:  # a full disk: show at least what can be read

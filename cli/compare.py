@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import sys
@@ -19,6 +18,8 @@ from swiftdiff.errors import ConfigError, StorageError
 
 from .fresh_folder import fresh_folder
 from .load_options import parse_load, parse_options
+from .measuring import exit_code, exiting_on_ctrl_c, print_json, tell_if_stopped
+from .options import PrintJson
 from .status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from swiftdiff.compare.session import CompareEnd, Measure
     from swiftdiff.engine.options import ReplayOptions
 
-EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 DEFAULT_TRACE = "quickstart.jsonl"
 DEFAULT_REPEATS = 3
 DEFAULT_ATTAINMENT = 0.9
@@ -121,7 +121,7 @@ def compare(
     force: Annotated[
         bool, typer.Option("--force", help="Compare also what differs in more than the system.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Show which system is how much faster, what it costs, and whether pictures stay the same.
 
@@ -154,38 +154,34 @@ def compare(
     if resume is None and not paths:
         raise ConfigError("name systems or runs: swiftdiff compare configs, or swiftdiff compare RUN RUN")
     ended: CompareEnd | None = None
-    with _Progress() as observer:
-        try:
-            if resume is not None:
-                ended = _resume(resume, observer)
-            elif _are_configs(paths or [], measuring):
-                load = parse_load(speed, request_rate, burstiness, max_concurrency, seed)
-                plan = _plan(
-                    paths or [],
-                    trace,
-                    parse_options(load, limit, num_warmups, goodput, _absolute(adapters)),
-                    ablation=ablation,
-                    baseline=baseline,
-                    force=force,
-                    repeats=DEFAULT_REPEATS if repeats is None else repeats,
-                    order=order or "interleaved",
-                    attainment=(slo_attainment or DEFAULT_ATTAINMENT) if sweep_rate else None,
-                )
-                ended = _start(plan, out or _default_folder(Path(plan.trace)), observer)
-            ended, report = _report(ended, paths or [], baseline, out, references, force=force)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    if ended is not None and ended.reason is not None:
-        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    with _Progress() as observer, exiting_on_ctrl_c():
+        if resume is not None:
+            ended = _resume(resume, observer)
+        elif _are_configs(paths or [], measuring):
+            load = parse_load(speed, request_rate, burstiness, max_concurrency, seed)
+            plan = _plan(
+                paths or [],
+                trace,
+                parse_options(load, limit, num_warmups, goodput, _absolute(adapters)),
+                ablation=ablation,
+                baseline=baseline,
+                force=force,
+                repeats=DEFAULT_REPEATS if repeats is None else repeats,
+                order=order or "interleaved",
+                attainment=(slo_attainment or DEFAULT_ATTAINMENT) if sweep_rate else None,
+            )
+            ended = _start(plan, out or _default_folder(Path(plan.trace)), observer)
+        ended, report = _report(ended, paths or [], baseline, out, references, force=force)
+    tell_if_stopped(None if ended is None else ended.reason)
     if as_json:
-        print(json.dumps(report.values, indent=2, ensure_ascii=False))
+        print_json(report.values)
     else:
         _print(report, out if ended is None else ended.folder.path, ended)
     too_slow = _too_slow(report, fail_below)
     for sentence in too_slow:
         typer.secho(sentence, fg="red", err=True)
-    raise typer.Exit(_exit_code(ended, report, failed=bool(too_slow)))
+    outcome = "complete" if ended is None else ended.outcome
+    raise typer.Exit(exit_code(outcome, failed=bool(too_slow or report.num_failed)))
 
 
 def _check_sweep(sweep_rate: bool, slo_attainment: float | None, fail_below: float | None) -> None:
@@ -326,14 +322,6 @@ def _too_slow(report: Report, fail_below: float | None) -> list[str]:
         for system, low in report.speedups.items()
         if low is None or low < fail_below
     ] or ([] if report.speedups else ["no speed-up was measured"])
-
-
-def _exit_code(ended: CompareEnd | None, report: Report, *, failed: bool) -> int:
-    if ended is not None and ended.outcome == "interrupted":
-        return EXIT_INTERRUPTED
-    if ended is not None and ended.outcome == "stopped":
-        return EXIT_MISTAKE
-    return EXIT_FAILED if failed or report.num_failed else 0
 
 
 def _absolute(adapters: str | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,8 @@ from swiftdiff.errors import ConfigError, StorageError
 from . import replay_target
 from .fresh_folder import fresh_folder
 from .load_options import parse_load, parse_options
+from .measuring import exit_code, exiting_on_ctrl_c, print_json, tell_if_stopped
+from .options import SummaryJson
 
 if TYPE_CHECKING:
     from swiftdiff.engine.options import ReplayOptions
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "configs/diffusers.toml"
 DEFAULT_PERCENTILES = "50,90,95,99"
-EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def replay(
@@ -95,9 +95,7 @@ def replay(
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run: serve what is missing.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
-    ] = False,
+    as_json: SummaryJson = False,
 ) -> None:
     """Replay TRACE through a serving system: pictures, records, tables and a plot.
 
@@ -112,7 +110,7 @@ def replay(
     from swiftdiff.report.run_report import read_result, write_report
 
     percentiles = _parse_percentiles(metric_percentiles)
-    try:
+    with exiting_on_ctrl_c():
         if resume is not None:
             load_options = (speed, request_rate, burstiness, max_concurrency, seed)
             given = (config, out, limit, goodput, adapters, target, model, *load_options)
@@ -143,16 +141,12 @@ def replay(
         except StorageError as error:  # a full disk: show at least what can be read
             ended = dataclasses.replace(ended, outcome="stopped", reason=ended.reason or error)
             result = read_result(ended.folder, percentiles)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    if ended.reason is not None:
-        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    tell_if_stopped(ended.reason)
     if as_json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result.to_json())
     else:
         _print_result(result, ended, percentiles)
-    raise typer.Exit(_exit_code(ended, result))
+    raise typer.Exit(exit_code(ended.outcome, failed=bool(result.summary.failed)))
 
 
 def _start(trace: Path, config: Path | None, options: ReplayOptions, out: Path | None) -> Ended:
@@ -236,11 +230,3 @@ def _print_result(result: RunResult, ended: Ended, percentiles: Sequence[float])
             markup=False,
             soft_wrap=True,
         )
-
-
-def _exit_code(ended: Ended, result: RunResult) -> int:
-    if ended.outcome == "interrupted":
-        return EXIT_INTERRUPTED
-    if ended.outcome == "stopped":
-        return EXIT_MISTAKE
-    return EXIT_FAILED if result.summary.failed else 0

@@ -9,6 +9,8 @@ import typer
 
 from swiftdiff.errors import ConfigError
 
+from .options import ApiKeyFile, Host, Port
+
 if TYPE_CHECKING:
     from swiftdiff.server.config import ServerConfig
     from swiftdiff.server.world_service import WorldService
@@ -30,16 +32,9 @@ def serve_local(
         Path | None,
         typer.Option(metavar="SERVER.toml", help="The server's settings; options take their place."),
     ] = None,
-    host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="0 is any free one. Default: 8288.")
-    ] = None,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Holds the key that clients must send as a bearer token."),
-    ] = None,
+    host: Host = None,
+    port: Port = None,
+    api_key_file: ApiKeyFile = None,
     policy: Annotated[
         str | None, typer.Option(metavar="NAME", help="fifo, adapter-affinity or edf. Default: fifo.")
     ] = None,

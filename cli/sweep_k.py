@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from swiftdiff.errors import ConfigError, StorageError
+from swiftdiff.engine.measuring import MeasuringObserver
+from swiftdiff.errors import ConfigError
 
 from .fresh_folder import fresh_folder
+from .measuring import (
+    MeasuringProgress,
+    exit_code,
+    exiting_on_ctrl_c,
+    print_json,
+    report_ended,
+    tell_if_stopped,
+)
+from .options import SummaryJson
 
 if TYPE_CHECKING:
     from swiftdiff.compare.sweep_k_options import SweepOptions
     from swiftdiff.compare.sweep_k_results import SweepResult
-    from swiftdiff.compare.sweep_k_session import SweepEnd, SweepObserver
+    from swiftdiff.compare.sweep_k_session import SweepEnd
     from swiftdiff.config import ServingConfig
 
-EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 DEFAULT_CONFIG = "configs/swiftdiff.toml"
 DEFAULT_POINTS = 8
 
@@ -79,9 +84,7 @@ def sweep_k(
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted sweep.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
-    ] = False,
+    as_json: SummaryJson = False,
 ) -> None:
     """Find how many steps may begin without each LoRA, and what that saves.
 
@@ -99,31 +102,24 @@ def sweep_k(
     measured.
     """
     given = (model, config, loras, trace, k, points, margin, steps, prompts, repeats, seed, out)
-    with _Progress() as progress:
-        try:
-            if resume is not None:
-                if load_time != "measured" or any(option is not None for option in given):
-                    raise ConfigError(
-                        "--resume goes on as the sweep began: beside it there can only be --json"
-                    )
-                ended = _resume(resume, progress)
-            else:
-                counts = {"num_inference_steps": steps, "prompts": prompts, "repeats": repeats, "seed": seed}
-                serving = _read_system(config, model)
-                ks = _choose_ks(k, points, steps or 20)
-                options = _make_options(serving, loras, trace, (ks, load_time, margin), counts)
-                ended = _start(options, out, progress)
-            ended, result = _report(ended)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    if ended.reason is not None:
-        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    with MeasuringProgress() as observer, exiting_on_ctrl_c():
+        if resume is not None:
+            if load_time != "measured" or any(option is not None for option in given):
+                raise ConfigError("--resume goes on as the sweep began: beside it there can only be --json")
+            ended = _resume(resume, observer)
+        else:
+            counts = {"num_inference_steps": steps, "prompts": prompts, "repeats": repeats, "seed": seed}
+            serving = _read_system(config, model)
+            ks = _choose_ks(k, points, steps or 20)
+            options = _make_options(serving, loras, trace, (ks, load_time, margin), counts)
+            ended = _start(options, out, observer)
+        ended, result = _report(ended)
+    tell_if_stopped(ended.reason)
     if as_json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result.to_json())
     else:
         _print_result(result, ended)
-    raise typer.Exit(_exit_code(ended, result))
+    raise typer.Exit(exit_code(ended.outcome, failed=bool(result.failures)))
 
 
 def _read_system(config: Path | None, model: str | None) -> ServingConfig:
@@ -188,28 +184,23 @@ def _choose_loras(loras: str | None, trace: Path | None, serving: ServingConfig)
     return choose_loras(asked, serving)
 
 
-def _start(options: SweepOptions, out: Path | None, progress: _Progress) -> SweepEnd:
+def _start(options: SweepOptions, out: Path | None, observer: MeasuringObserver) -> SweepEnd:
     from swiftdiff.compare.sweep_k_session import start_sweep
 
-    return start_sweep(options, out or _default_folder(), argv=sys.argv, observer=_observer(progress))
+    return start_sweep(options, out or _default_folder(), argv=sys.argv, observer=observer)
 
 
-def _resume(folder: Path, progress: _Progress) -> SweepEnd:
+def _resume(folder: Path, observer: MeasuringObserver) -> SweepEnd:
     from swiftdiff.compare.sweep_k_session import resume_sweep
 
-    return resume_sweep(folder, observer=_observer(progress))
+    return resume_sweep(folder, observer=observer)
 
 
 def _report(ended: SweepEnd) -> tuple[SweepEnd, SweepResult]:
     from swiftdiff.compare.sweep_k_report import write_sweep_report
     from swiftdiff.compare.sweep_k_results import read_result
 
-    complete = ended.outcome == "complete"
-    try:
-        return ended, write_sweep_report(ended.folder, complete=complete)
-    except StorageError as error:  # a full disk: show at least what can be read
-        ended = dataclasses.replace(ended, outcome="stopped", reason=ended.reason or error)
-        return ended, read_result(ended.folder, complete=complete)
+    return report_ended(ended, write_sweep_report, read_result)
 
 
 def _default_folder() -> Path:
@@ -236,61 +227,3 @@ def _print_result(result: SweepResult, ended: SweepEnd) -> None:
         console.print(
             f"\nINCOMPLETE. Go on with\n  swiftdiff sweep-k --resume {folder}", markup=False, soft_wrap=True
         )
-
-
-def _exit_code(ended: SweepEnd, result: SweepResult) -> int:
-    if ended.outcome == "interrupted":
-        return EXIT_INTERRUPTED
-    if ended.outcome == "stopped":
-        return EXIT_MISTAKE
-    return EXIT_FAILED if result.failures else 0
-
-
-def _observer(progress: _Progress) -> SweepObserver:
-    from swiftdiff.compare.sweep_k_session import SweepObserver
-
-    class Observer(SweepObserver):
-        def doing(self, what: str) -> None:
-            progress.doing(what)
-
-        def progressed(self, done: int, total: int, left_s: float | None) -> None:
-            progress.progressed(done, total, left_s)
-
-    return Observer()
-
-
-class _Progress:
-    """A line on stderr with what goes on, how much is done and the time left; gone when the sweep ends."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._left = ""
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-            auto_refresh=False,  # a thread that draws would take time from what is measured
-        )
-        self._task = self._progress.add_task("starting", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def doing(self, what: str) -> None:
-        """Show what goes on."""
-        self._progress.update(self._task, description=f"{what}{self._left}", refresh=True)
-
-    def progressed(self, done: int, total: int, left_s: float | None) -> None:
-        """Count, and guess the time left."""
-        self._left = "" if left_s is None else f", {left_s / 60:.0f} min left"
-        self._progress.update(self._task, completed=done, total=total)

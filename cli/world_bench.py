@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swiftdiff.errors import ConfigError, StorageError
+from swiftdiff.engine.measuring import MeasuringObserver
+from swiftdiff.errors import ConfigError
 
-from .bench import EXIT_INTERRUPTED, exit_code
 from .fresh_folder import fresh_folder
-from .status_line import StatusLine
+from .measuring import (
+    MeasuringProgress,
+    exit_code,
+    exiting_on_ctrl_c,
+    print_json,
+    report_ended,
+    tell_if_stopped,
+)
+from .options import ResumeBench, SummaryJson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from swiftdiff.world.bench.options import WorldBenchOptions
     from swiftdiff.world.bench.results import WorldBenchResult
-    from swiftdiff.world.bench.session import WorldBenchEnd, WorldBenchObserver
-
-_LOG_EVERY_S = 60.0
+    from swiftdiff.world.bench.session import WorldBenchEnd
 
 
 def bench(
@@ -66,12 +68,8 @@ def bench(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for everything. Default: results/world-bench-<time>."),
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted benchmark.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print summary.json on stdout and nothing else.")
-    ] = False,
+    resume: ResumeBench = None,
+    as_json: SummaryJson = False,
 ) -> None:
     """Measure a world: cache against recomputing, windows, int8, streaming, drift.
 
@@ -88,24 +86,19 @@ def bench(
         "threads": threads,
     }  # fmt: skip
     given = {name: value for name, value in counts.items() if value is not None}
-    with _Progress() as progress:
-        try:
-            if resume is not None:
-                if given or (model, clip_blocks, out) != (None, None, None):
-                    raise ConfigError(
-                        "--resume goes on as the benchmark began: beside it there can only be --json"
-                    )
-                ended = _resume(resume, progress)
-            else:
-                ended = _start(_options(model, clip_blocks, given), out, progress)
-            ended, result = _report(ended)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    if ended.reason is not None:
-        typer.secho(f"error: stopped early: {ended.reason}", fg="red", err=True)
+    with MeasuringProgress() as observer, exiting_on_ctrl_c():
+        if resume is not None:
+            if given or (model, clip_blocks, out) != (None, None, None):
+                raise ConfigError(
+                    "--resume goes on as the benchmark began: beside it there can only be --json"
+                )
+            ended = _resume(resume, observer)
+        else:
+            ended = _start(_options(model, clip_blocks, given), out, observer)
+        ended, result = _report(ended)
+    tell_if_stopped(ended.reason)
     if as_json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print_json(result.to_json())
     else:
         _print_result(result, ended)
     raise typer.Exit(exit_code(ended.outcome, failed=bool(result.unmet)))
@@ -130,28 +123,23 @@ def _options(model: str | None, clip_blocks: str | None, given: Mapping[str, obj
         raise ConfigError(describe(error, WorldBenchOptions)) from error
 
 
-def _start(options: WorldBenchOptions, out: Path | None, progress: _Progress) -> WorldBenchEnd:
+def _start(options: WorldBenchOptions, out: Path | None, observer: MeasuringObserver) -> WorldBenchEnd:
     from swiftdiff.world.bench.session import start_bench
 
     folder = out or fresh_folder(f"world-bench-{datetime.now():%Y%m%d-%H%M%S}")
-    return start_bench(options, folder, argv=sys.argv, observer=_observer(progress))
+    return start_bench(options, folder, argv=sys.argv, observer=observer)
 
 
-def _resume(folder: Path, progress: _Progress) -> WorldBenchEnd:
+def _resume(folder: Path, observer: MeasuringObserver) -> WorldBenchEnd:
     from swiftdiff.world.bench.session import resume_bench
 
-    return resume_bench(folder, observer=_observer(progress))
+    return resume_bench(folder, observer=observer)
 
 
 def _report(ended: WorldBenchEnd) -> tuple[WorldBenchEnd, WorldBenchResult]:
     from swiftdiff.world.bench.report import read_bench_result, write_bench_report
 
-    complete = ended.outcome == "complete"
-    try:
-        return ended, write_bench_report(ended.folder, complete=complete)
-    except StorageError as error:  # a full disk: show at least what can be read
-        ended = dataclasses.replace(ended, outcome="stopped", reason=ended.reason or error)
-        return ended, read_bench_result(ended.folder, complete=complete)
+    return report_ended(ended, write_bench_report, read_bench_result)
 
 
 def _print_result(result: WorldBenchResult, ended: WorldBenchEnd) -> None:
@@ -176,45 +164,3 @@ def _print_result(result: WorldBenchResult, ended: WorldBenchEnd) -> None:
             markup=False,
             soft_wrap=True,
         )
-
-
-def _observer(progress: _Progress) -> WorldBenchObserver:
-    from swiftdiff.world.bench.session import WorldBenchObserver
-
-    class Observer(WorldBenchObserver):
-        def doing(self, what: str) -> None:
-            progress.doing(what)
-
-        def progressed(self, done: int, total: int, left_s: float | None) -> None:
-            progress.progressed(done, total, left_s)
-
-    return Observer()
-
-
-class _Progress:
-    """A line on stderr: what goes on, how much is done, and the time left; in a log file, a line a minute."""
-
-    def __init__(self) -> None:
-        self._line = StatusLine()
-        self._counted = ""
-        self._logged_s = float("-inf")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._line.clear()
-
-    def doing(self, what: str) -> None:
-        """Show what goes on."""
-        self._line.draw(f"{self._counted}{what}")
-
-    def progressed(self, done: int, total: int, left_s: float | None) -> None:
-        """Count, and guess the time left."""
-        left = "" if left_s is None else f", about {left_s:.0f} s left"
-        self._counted = f"{done}/{total}{left}: "
-        if not self._line.is_live and time.monotonic() - self._logged_s > _LOG_EVERY_S:
-            self._logged_s = time.monotonic()
-            self._line.note(self._counted.removesuffix(": "))

@@ -10,6 +10,7 @@ import typer
 
 from swiftdiff.errors import ConfigError
 
+from .options import PrintJson
 from .status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def drift(
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, metavar="N", help="Of the CPU.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Measure LV-Bench's video drift error, the ground truth's own score beside.
 

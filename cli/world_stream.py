@@ -7,21 +7,16 @@ from typing import Annotated
 
 import typer
 
+from .options import ApiKeyFile, Host, Port
+
 
 def stream(  # noqa: PLR0917 - a command's options
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="bounce, or a folder in diffusers format.")
     ] = None,
-    host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="0 is any free one. Default: 8288.")
-    ] = None,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Holds the key that clients must send as a bearer token."),
-    ] = None,
+    host: Host = None,
+    port: Port = None,
+    api_key_file: ApiKeyFile = None,
     fps: Annotated[
         float | None, typer.Option(metavar="N", help="Frames a second at most. Default: the model's.")
     ] = None,

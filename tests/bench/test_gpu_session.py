@@ -11,11 +11,11 @@ from bench_fakes import FakeBuild
 from gpu_bench_fakes import fake_seams, small_gpu_options
 
 from swiftdiff.bench.gpu_session import GpuBenchEnd, Seams, resume_gpu_bench, start_gpu_bench
-from swiftdiff.bench.observer import BenchObserver
+from swiftdiff.engine.measuring import MeasuringObserver
 from swiftdiff.errors import ConfigError, StorageError
 
 
-class Listener(BenchObserver):
+class Listener(MeasuringObserver):
     """Keeps what it is told, and presses Ctrl-C once so much is done."""
 
     def __init__(self, interrupt_at: int = -1) -> None:
@@ -30,7 +30,9 @@ class Listener(BenchObserver):
             raise KeyboardInterrupt
 
 
-def start(out: Path, seams: Seams, observer: BenchObserver | None = None, **fields: object) -> GpuBenchEnd:
+def start(
+    out: Path, seams: Seams, observer: MeasuringObserver | None = None, **fields: object
+) -> GpuBenchEnd:
     return start_gpu_bench(
         small_gpu_options(**fields), out, argv=["bench-gpu"], observer=observer, seams=seams
     )

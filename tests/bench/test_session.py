@@ -9,10 +9,10 @@ from bench_fakes import FakeBuild, small_options
 from swiftdiff.bench import session
 from swiftdiff.bench.estimate import Estimate
 from swiftdiff.bench.lineup import usable_cores
-from swiftdiff.bench.observer import BenchObserver
 from swiftdiff.bench.report import write_bench_report
 from swiftdiff.bench.session import BenchEnd, resume_bench, start_bench
 from swiftdiff.bench.settings import AdapterSetting
+from swiftdiff.engine.measuring import MeasuringObserver
 from swiftdiff.request import ImageRequest
 
 CORE = usable_cores()[0]
@@ -23,7 +23,9 @@ def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "usable_cores", lambda: (CORE,))
 
 
-def _start(out: Path, build: FakeBuild, observer: BenchObserver | None = None, **fields: object) -> BenchEnd:
+def _start(
+    out: Path, build: FakeBuild, observer: MeasuringObserver | None = None, **fields: object
+) -> BenchEnd:
     return start_bench(small_options(**fields), out, argv=["bench"], observer=observer, build=build)
 
 
@@ -35,7 +37,7 @@ def _measured(ended: BenchEnd) -> list[tuple[str, str, int]]:
     ]
 
 
-class _InterruptAfter(BenchObserver):
+class _InterruptAfter(MeasuringObserver):
     """Presses Ctrl-C once so much is done."""
 
     def __init__(self, count: int) -> None:

@@ -8,8 +8,8 @@ from bench_fakes import FakeBuild
 
 from swiftdiff.bench import session
 from swiftdiff.bench.lineup import usable_cores
-from swiftdiff.bench.session import BenchObserver
 from swiftdiff.cli import main
+from swiftdiff.engine.measuring import MeasuringObserver
 
 TINY = (
     "--model",
@@ -92,14 +92,14 @@ def test_what_fails_is_told_and_the_exit_code_says_so(
 def test_ctrl_c_writes_down_what_was_measured_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from swiftdiff.cli.bench import BenchProgress
+    from swiftdiff.cli.measuring import MeasuringProgress
 
-    def interrupt(self: BenchObserver, done: int, total: int, left_s: float) -> None:
+    def interrupt(self: MeasuringObserver, done: int, total: int, left_s: float) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(BenchProgress, "progressed", interrupt)
+        patch.setattr(MeasuringProgress, "progressed", interrupt)
         assert run(*TINY, "--systems", "swiftdiff", "--out", "b") == 130
     out = capsys.readouterr().out
     assert "INCOMPLETE" in out

@@ -9,6 +9,7 @@ from swiftdiff.adapters.bal_table import read_bal_table
 from swiftdiff.cli import main
 from swiftdiff.cli import sweep_k as command
 from swiftdiff.compare.sweep_k_session import SweepEnd
+from swiftdiff.engine.measuring import MeasuringObserver
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(
     assert run(*tiny(tiny_family), "--loras", "neon", "--out", "out") == 0
     resume = command._resume
 
-    def interrupted(folder: Path, progress: command._Progress) -> SweepEnd:
+    def interrupted(folder: Path, progress: MeasuringObserver) -> SweepEnd:
         return SweepEnd(resume(folder, progress).folder, "interrupted")
 
     monkeypatch.setattr(command, "_resume", interrupted)
@@ -79,7 +80,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(
         (["--loras", "noen"], "unknown LoRA 'noen'; did you mean 'neon'?"),
         (["--model", "nothing"], "nothing"),
         (["--trace", "gone.jsonl"], "gone.jsonl"),
-        (["--resume", "gone"], "gone is no folder of swiftdiff sweep-k"),
+        (["--resume", "gone"], "gone is no sweep's folder"),
         (["--resume", "gone", "--steps", "4"], "beside it there can only be --json"),
         (["--config", "stock.toml"], "engine is 'diffusers', but only 'swiftdiff'"),
         (["--trace", "plain.jsonl"], "names no LoRA"),

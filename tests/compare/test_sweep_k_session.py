@@ -205,7 +205,7 @@ def test_a_folder_that_holds_something_or_is_no_sweeps_is_refused(tiny_family: P
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(StorageError, match="is not empty; name another"):
         start_sweep(make_options(tiny_family), tmp_path, argv=[])
-    with pytest.raises(StorageError, match="is no folder of swiftdiff sweep-k"):
+    with pytest.raises(StorageError, match="is no sweep's folder"):
         resume_sweep(tmp_path)
 
 

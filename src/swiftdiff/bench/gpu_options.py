@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from swiftdiff.bench.folder import BenchFolder
 from swiftdiff.bench.settings import PAPER_SETTINGS, AdapterSetting
 from swiftdiff.config import Dtype
+from swiftdiff.files import read_model
 
 DRY_MODEL, DRY_STEPS = "sdxl-thin", 2
 
@@ -78,4 +79,4 @@ class GpuBenchFolder(BenchFolder):
         Raises:
             StorageError: It cannot be read or is damaged.
         """
-        return self._read_options(GpuBenchOptions)
+        return read_model(self.path / self.options_name, GpuBenchOptions)

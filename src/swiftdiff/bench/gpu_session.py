@@ -21,13 +21,13 @@ from swiftdiff.bench.gpu_options import GpuBenchFolder, GpuBenchOptions
 from swiftdiff.bench.gpu_plan import Costs, Unit, describe_cut, fit, next_unit, pending_units
 from swiftdiff.bench.gpus import ClockLog, query_gpus, smallest_memory_bytes
 from swiftdiff.bench.lineup import usable_cores
-from swiftdiff.bench.observer import BenchObserver
 from swiftdiff.bench.order import take_turns
 from swiftdiff.bench.requests import WARMUP_STEPS, ModelCase, prepare_model
 from swiftdiff.bench.settings import AdapterSetting
 from swiftdiff.bench.team import Stage, Team, now
 from swiftdiff.bench.worker import Build, Preload
 from swiftdiff.engine.interrupt import Interrupts
+from swiftdiff.engine.measuring import MeasuringObserver
 from swiftdiff.errors import ConfigError, StorageError
 from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.systems import build_system
@@ -117,7 +117,7 @@ def start_gpu_bench(
     out: Path,
     *,
     argv: list[str],
-    observer: BenchObserver | None = None,
+    observer: MeasuringObserver | None = None,
     seams: Seams | None = None,
 ) -> GpuBenchEnd:
     """Run a benchmark into a new folder.
@@ -132,14 +132,14 @@ def start_gpu_bench(
     Raises:
         SwiftdiffError: There is no GPU, or the options, a model or the folder cannot be used.
     """
-    bench = _GpuBench(options, observer or BenchObserver(), seams or REAL)
+    bench = _GpuBench(options, observer or MeasuringObserver(), seams or REAL)
     folder = GpuBenchFolder.create(out, options)
     folder.write_json(ENVIRONMENT, describe_environment(argv) | {"nvidia_smi": query_gpus(), "sessions": []})
     return bench.run(folder)
 
 
 def resume_gpu_bench(
-    path: Path, *, observer: BenchObserver | None = None, seams: Seams | None = None
+    path: Path, *, observer: MeasuringObserver | None = None, seams: Seams | None = None
 ) -> GpuBenchEnd:
     """Measure what is missing in a benchmark's folder, with as many minutes as the first session had.
 
@@ -147,7 +147,7 @@ def resume_gpu_bench(
         SwiftdiffError: The folder is no such benchmark's or is damaged, or there is no GPU.
     """
     folder = GpuBenchFolder.open(path)
-    bench = _GpuBench(folder.read_gpu_options(), observer or BenchObserver(), seams or REAL)
+    bench = _GpuBench(folder.read_gpu_options(), observer or MeasuringObserver(), seams or REAL)
     return bench.run(folder)
 
 
@@ -158,7 +158,7 @@ class _GpuBench:
         SwiftdiffError: There is no GPU, or the options or the model cannot be used.
     """
 
-    def __init__(self, options: GpuBenchOptions, observer: BenchObserver, seams: Seams) -> None:
+    def __init__(self, options: GpuBenchOptions, observer: MeasuringObserver, seams: Seams) -> None:
         self._began_s = seams.clock()
         self.observer = observer
         self._options = options

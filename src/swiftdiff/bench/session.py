@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from swiftdiff.bench.estimate import Cell, Estimate
 from swiftdiff.bench.folder import ENVIRONMENT, BenchFolder
 from swiftdiff.bench.lineup import Contender, check_options, line_up, stock_contender, usable_cores
-from swiftdiff.bench.observer import BenchObserver
 from swiftdiff.bench.options import BenchOptions
 from swiftdiff.bench.order import interleave, take_turns
 from swiftdiff.bench.records import Measurement
@@ -26,6 +23,7 @@ from swiftdiff.bench.thread_count import (
 )
 from swiftdiff.bench.worker import Build
 from swiftdiff.engine.interrupt import Interrupts
+from swiftdiff.engine.measuring import MeasuringObserver, SessionEnd
 from swiftdiff.errors import StorageError
 from swiftdiff.systems import build_system
 from swiftdiff.telemetry.environment import describe_environment
@@ -36,20 +34,7 @@ _THREAD_STEPS = 8
 _THREAD_REPEATS = 2
 
 
-@dataclass(frozen=True)
-class BenchEnd:
-    """How a benchmark's session ended.
-
-    Attributes:
-        folder: The benchmark's.
-        outcome: ``complete``: all is measured or has failed; ``interrupted``: by Ctrl-C; ``stopped``:
-            measurements could not be written.
-        reason: Why it stopped, or None.
-    """
-
-    folder: BenchFolder
-    outcome: Literal["complete", "interrupted", "stopped"]
-    reason: StorageError | None = None
+BenchEnd = SessionEnd[BenchFolder]
 
 
 def start_bench(
@@ -57,7 +42,7 @@ def start_bench(
     out: Path,
     *,
     argv: list[str],
-    observer: BenchObserver | None = None,
+    observer: MeasuringObserver | None = None,
     build: Build | None = None,
 ) -> BenchEnd:
     """Run a benchmark into a new folder.
@@ -72,14 +57,14 @@ def start_bench(
     Raises:
         SwiftdiffError: The options, a model or the folder cannot be used.
     """
-    bench = _Bench(options, observer or BenchObserver(), build or build_system)
+    bench = _Bench(options, observer or MeasuringObserver(), build or build_system)
     folder = BenchFolder.create(out, options)
     folder.write_json(ENVIRONMENT, describe_environment(argv) | {"sessions": [_describe_session()]})
     return bench.run(folder)
 
 
 def resume_bench(
-    path: Path, *, observer: BenchObserver | None = None, build: Build | None = None
+    path: Path, *, observer: MeasuringObserver | None = None, build: Build | None = None
 ) -> BenchEnd:
     """Measure what is missing in a benchmark's folder; a round that was cut off is measured anew.
 
@@ -87,7 +72,7 @@ def resume_bench(
         SwiftdiffError: The folder is no benchmark's or is damaged.
     """
     folder = BenchFolder.open(path)
-    bench = _Bench(folder.read_options(), observer or BenchObserver(), build or build_system)
+    bench = _Bench(folder.read_options(), observer or MeasuringObserver(), build or build_system)
     environment = folder.read_json(ENVIRONMENT)
     sessions = [*environment["sessions"], _describe_session()]
     folder.write_json(ENVIRONMENT, environment | {"sessions": sessions})
@@ -101,7 +86,7 @@ class _Bench:
         SwiftdiffError: The options or a model cannot be used.
     """
 
-    def __init__(self, options: BenchOptions, observer: BenchObserver, build: Build) -> None:
+    def __init__(self, options: BenchOptions, observer: MeasuringObserver, build: Build) -> None:
         self.cores = usable_cores()
         check_options(options, self.cores)
         self.observer = observer

@@ -16,11 +16,11 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from swiftdiff.compare.plan import ComparePlan, slug
 from swiftdiff.errors import StorageError
-from swiftdiff.files import append_line, write_whole
+from swiftdiff.files import append_line, cannot, check_free, parse_line, read_model, write_whole
 
 PLAN = "compare.json"
 MEASURED = "measured.jsonl"
@@ -71,15 +71,7 @@ class CompareFolder:
         Raises:
             StorageError: It holds something already, or cannot be written.
         """
-        try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                go_on = f"to go on with the comparison in it: --resume {path}"
-                raise StorageError(
-                    f"--out {path} is not empty; {go_on if is_comparison(path) else 'name another'}"
-                )
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
+        check_free(path, "comparison" if is_comparison(path) else None)
         write_whole(path / PLAN, plan.model_dump_json(indent=2).encode() + b"\n")
         return cls(path)
 
@@ -100,13 +92,7 @@ class CompareFolder:
         Raises:
             StorageError: It cannot be read or is damaged.
         """
-        path = self.path / PLAN
-        try:
-            return ComparePlan.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-        except ValidationError as error:
-            raise StorageError(f"{path} is damaged: {error.errors()[0]['msg']}") from error
+        return read_model(self.path / PLAN, ComparePlan)
 
     def system_folder(self, system: str) -> Path:
         """Return the folder of a system's repeats."""
@@ -130,7 +116,7 @@ class CompareFolder:
             if place.exists():
                 shutil.rmtree(place)
         except OSError as error:
-            raise StorageError(f"cannot remove {place}: {error.strerror or error}") from error
+            raise cannot("remove", place, error) from error
 
     def append(self, attempt: Attempt) -> None:
         """Add a line to ``measured.jsonl``.
@@ -145,9 +131,8 @@ class CompareFolder:
         attempts: dict[str, Attempt] = {}
         lines = self._measured.read_bytes().splitlines() if self._measured.is_file() else []
         for line in lines:
-            try:
-                attempt = Attempt.model_validate_json(line)
-            except ValidationError:
+            attempt = parse_line(Attempt, line)
+            if attempt is None:
                 continue
             attempts.pop(attempt.place, None)
             attempts[attempt.place] = attempt

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from swiftdiff.compare.folder import Attempt, CompareFolder
 from swiftdiff.compare.observer import CompareObserver
 from swiftdiff.compare.plan import ComparePlan
 from swiftdiff.compare.run_process import Job, make_run
 from swiftdiff.config import ServingConfig
+from swiftdiff.engine.measuring import SessionEnd
 from swiftdiff.engine.options import ReplayOptions
 from swiftdiff.engine.session import Build
 from swiftdiff.errors import ConfigError, StorageError
@@ -21,21 +21,7 @@ from swiftdiff.systems import build_system
 from swiftdiff.telemetry.machine_load import MAX_IDLE_LOAD, CpuWatch, load_1min
 from swiftdiff.trace import scan_trace
 
-
-@dataclass(frozen=True)
-class CompareEnd:
-    """How a session of measuring ended.
-
-    Attributes:
-        folder: The comparison's.
-        outcome: ``complete``: every run ended or failed; ``interrupted``: by Ctrl-C; ``stopped``: the folder
-            cannot be written.
-        reason: Why it stopped, or None.
-    """
-
-    folder: CompareFolder
-    outcome: Literal["complete", "interrupted", "stopped"]
-    reason: StorageError | None = None
+CompareEnd = SessionEnd[CompareFolder]
 
 
 @dataclass

@@ -6,9 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from swiftdiff.compare.sweep_k_folder import ENVIRONMENT, Key, Part, Subject, Sw
 from swiftdiff.compare.sweep_k_options import LORA_SCALE, SweepOptions
 from swiftdiff.compare.sweep_k_requests import plan_requests, with_lora
 from swiftdiff.engine.interrupt import Interrupts
+from swiftdiff.engine.measuring import MeasuringObserver, SessionEnd
 from swiftdiff.errors import StorageError, SwiftdiffError
 from swiftdiff.models.registry import EMBEDDED
 from swiftdiff.quality.picture_judge import PictureJudge, expect
@@ -25,35 +24,11 @@ from swiftdiff.request import ImageRequest
 from swiftdiff.scenes import STYLES, parse_caption
 from swiftdiff.telemetry.environment import describe_environment
 
-
-class SweepObserver:
-    """Is told how a sweep goes; this one keeps quiet. Made to be overridden."""
-
-    def doing(self, what: str) -> None:
-        """What goes on now."""
-
-    def progressed(self, done: int, total: int, left_s: float | None) -> None:
-        """So many requests are on disk; the rest takes about so long, if that is known."""
-
-
-@dataclass(frozen=True)
-class SweepEnd:
-    """How a sweep's session ended.
-
-    Attributes:
-        folder: The sweep's.
-        outcome: ``complete``: all is measured or has failed; ``interrupted``: by Ctrl-C; ``stopped``: it
-            could not go on.
-        reason: Why it stopped, or None.
-    """
-
-    folder: SweepFolder
-    outcome: Literal["complete", "interrupted", "stopped"]
-    reason: SwiftdiffError | None = None
+SweepEnd = SessionEnd[SweepFolder]
 
 
 def start_sweep(
-    options: SweepOptions, out: Path, *, argv: list[str], observer: SweepObserver | None = None
+    options: SweepOptions, out: Path, *, argv: list[str], observer: MeasuringObserver | None = None
 ) -> SweepEnd:
     """Sweep into a new folder.
 
@@ -69,10 +44,10 @@ def start_sweep(
     requests = plan_requests(options)
     folder = SweepFolder.create(out, options)
     folder.write_json(ENVIRONMENT, describe_environment(argv))
-    return _Sweep(folder, options, requests, observer or SweepObserver()).run()
+    return _Sweep(folder, options, requests, observer or MeasuringObserver()).run()
 
 
-def resume_sweep(path: Path, *, observer: SweepObserver | None = None) -> SweepEnd:
+def resume_sweep(path: Path, *, observer: MeasuringObserver | None = None) -> SweepEnd:
     """Measure what is missing in a sweep's folder, and once more what failed.
 
     Raises:
@@ -80,7 +55,7 @@ def resume_sweep(path: Path, *, observer: SweepObserver | None = None) -> SweepE
     """
     folder = SweepFolder.open(path)
     options = folder.read_options()
-    return _Sweep(folder, options, plan_requests(options), observer or SweepObserver()).run()
+    return _Sweep(folder, options, plan_requests(options), observer or MeasuringObserver()).run()
 
 
 def is_judged(options: SweepOptions, lora: str) -> bool:
@@ -96,7 +71,7 @@ class _Sweep:
         folder: SweepFolder,
         options: SweepOptions,
         requests: Sequence[ImageRequest],
-        observer: SweepObserver,
+        observer: MeasuringObserver,
     ) -> None:
         self._folder = folder
         self._options = options

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from swiftdiff.adapters.emulation import describe_emulation
 from swiftdiff.adapters.generated_store import list_store, mapped_config
@@ -16,6 +15,7 @@ from swiftdiff.adapters.mapping_file import MappingRule, read_rule
 from swiftdiff.config import ServingConfig
 from swiftdiff.engine.clock import Clock, RealClock
 from swiftdiff.engine.interrupt import Interrupts
+from swiftdiff.engine.measuring import SessionEnd
 from swiftdiff.engine.options import ReplayOptions
 from swiftdiff.engine.replay import Replay
 from swiftdiff.engine.run_folder import RunFolder
@@ -43,20 +43,7 @@ class SessionObserver:
         """A request was served or failed; ``waiting`` further ones have arrived."""
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a session ended.
-
-    Attributes:
-        folder: The run's.
-        outcome: ``complete``: every request was served or failed; ``interrupted``: by Ctrl-C; ``stopped``:
-            records could not be written, or the model could not be brought back.
-        reason: Why it stopped, or None.
-    """
-
-    folder: RunFolder
-    outcome: Literal["complete", "interrupted", "stopped"]
-    reason: SwiftdiffError | None = None
+Ended = SessionEnd[RunFolder]
 
 
 def start_run(

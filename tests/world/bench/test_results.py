@@ -167,10 +167,10 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other" / "file").touch()
     with pytest.raises(StorageError, match="name another"):
         WorldBenchFolder.create(tmp_path / "other", WorldBenchOptions())
-    with pytest.raises(StorageError, match="no folder of swiftdiff world bench"):
+    with pytest.raises(StorageError, match="no benchmark's folder"):
         WorldBenchFolder.open(tmp_path / "other")
     (tmp_path / "bench" / "bench.json").write_text("{}x")
     with pytest.raises(StorageError, match="is damaged"):
         WorldBenchFolder.open(tmp_path / "bench").read_options()
-    with pytest.raises(StorageError, match="missing or damaged"):
-        WorldBenchFolder.open(tmp_path / "bench").read_environment()
+    with pytest.raises(StorageError, match="cannot read"):
+        WorldBenchFolder.open(tmp_path / "bench").read_json(ENVIRONMENT)

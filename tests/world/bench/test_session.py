@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from swiftdiff.engine.measuring import MeasuringObserver
 from swiftdiff.errors import ConfigError, ModelError, StorageError
 from swiftdiff.world.bench.folder import BenchRow, WorldBenchFolder
 from swiftdiff.world.bench.options import WorldBenchOptions
 from swiftdiff.world.bench.parts import WorldBench, plan_rounds
 from swiftdiff.world.bench.rollout import Roller
-from swiftdiff.world.bench.session import WorldBenchObserver, resume_bench, start_bench
+from swiftdiff.world.bench.session import resume_bench, start_bench
 from swiftdiff.world.config import CacheConfig
 from swiftdiff.world.loading import WorldModel
 
@@ -42,7 +43,7 @@ def options(tiny_world_folder: Path) -> WorldBenchOptions:
     )
 
 
-class StopAfter(WorldBenchObserver):
+class StopAfter(MeasuringObserver):
     """Presses Ctrl-C before a measurement."""
 
     def __init__(self, case: str) -> None:

@@ -11,19 +11,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel
 
-from swiftdiff.errors import StorageError
-from swiftdiff.files import append_line, read_lines, write_whole
+from swiftdiff.engine.measurement_folder import MeasurementFolder
+from swiftdiff.files import read_lines, read_model
 from swiftdiff.validation import StrictModel
 from swiftdiff.world.bench.options import Part, WorldBenchOptions
 
-_OPTIONS = "bench.json"
 ENVIRONMENT = "environment.json"
 
 Key = tuple[Part, str, int]
@@ -60,51 +56,12 @@ class BenchRow(StrictModel):
         return (self.part, self.case, self.repeat)
 
 
-class WorldBenchFolder:
+class WorldBenchFolder(MeasurementFolder):
     """A benchmark's folder on disk. Make one with `create` or `open`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.raw_path = path / "raw.jsonl"
-
-    @classmethod
-    def create(cls, path: Path, options: WorldBenchOptions) -> WorldBenchFolder:
-        """Make the folder.
-
-        Raises:
-            StorageError: It holds something already, or cannot be written.
-        """
-        folder = cls(path)
-        try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                is_bench = (path / _OPTIONS).exists()
-                hint = f"to go on with the benchmark in it: --resume {path}" if is_bench else "name another"
-                raise StorageError(f"--out {path} is not empty; {hint}")
-            path.mkdir(parents=True, exist_ok=True)
-            folder.raw_path.touch()
-        except OSError as error:
-            raise StorageError(f"cannot make {path}: {error.strerror or error}") from error
-        folder.write_text(_OPTIONS, options.model_dump_json(indent=2) + "\n")
-        return folder
-
-    @classmethod
-    def open(cls, path: Path) -> WorldBenchFolder:
-        """Take up a folder that `create` made; a last line that a crash left unfinished is cut off.
-
-        Raises:
-            StorageError: It is no such folder, or is damaged.
-        """
-        folder = cls(path)
-        if not (path / _OPTIONS).is_file():
-            raise StorageError(f"{path} is no folder of swiftdiff world bench: it has no {_OPTIONS}")
-        end = 0
-        for _, line_end in read_lines(folder.raw_path, BenchRow):
-            end = line_end
-        try:
-            os.truncate(folder.raw_path, end)
-        except OSError as error:
-            raise StorageError(f"cannot repair {folder.raw_path}: {error.strerror or error}") from error
-        return folder
+    what: ClassVar[str] = "benchmark"
+    options_name: ClassVar[str] = "bench.json"
+    row_type: ClassVar[type[BaseModel]] = BenchRow
 
     def read_options(self) -> WorldBenchOptions:
         """Return ``bench.json``.
@@ -112,28 +69,7 @@ class WorldBenchFolder:
         Raises:
             StorageError: It cannot be read or is damaged.
         """
-        path = self.path / _OPTIONS
-        try:
-            return WorldBenchOptions.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-        except ValidationError as error:
-            raise StorageError(f"{path} is damaged: {error.errors()[0]['msg']}") from error
-
-    def read_environment(self) -> dict[str, Any]:
-        """Return ``environment.json``.
-
-        Raises:
-            StorageError: It cannot be read or is damaged.
-        """
-        path = self.path / ENVIRONMENT
-        try:
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{path} is missing or damaged: {error}") from error
-        if not isinstance(value, dict):
-            raise StorageError(f"{path} is damaged: it holds no object")
-        return value
+        return read_model(self.path / self.options_name, WorldBenchOptions)
 
     def read_rows(self) -> list[BenchRow]:
         """Return what was recorded; of several rows of one key the last.
@@ -142,23 +78,3 @@ class WorldBenchFolder:
             StorageError: The file cannot be read, or a line before the last is damaged.
         """
         return list({row.key: row for row, _ in read_lines(self.raw_path, BenchRow)}.values())
-
-    def append(self, row: BenchRow) -> None:
-        """Add a line at once, whole or not at all.
-
-        Raises:
-            StorageError: It cannot be written; what was written of it is taken back.
-        """
-        append_line(self.raw_path, row.model_dump_json())
-
-    def write_json(self, name: str, value: object) -> None:
-        """Write a JSON file whole or not at all; see `write_text`."""
-        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a text file whole or not at all.
-
-        Raises:
-            StorageError: It cannot be written.
-        """
-        write_whole(self.path / name, text.encode())

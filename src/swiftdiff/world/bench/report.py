@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from swiftdiff.quality.statistics import Estimate
 from swiftdiff.report.tables import Cell, Column, Table, to_csv, to_markdown
-from swiftdiff.world.bench.folder import WorldBenchFolder
+from swiftdiff.world.bench.folder import ENVIRONMENT, WorldBenchFolder
 from swiftdiff.world.bench.results import Finding, WorldBenchResult, compute_result, doubts_of
 from swiftdiff.world.drift.run import DriftSummary
 
@@ -42,7 +42,7 @@ def read_bench_result(folder: WorldBenchFolder, *, complete: bool) -> WorldBench
         StorageError: The folder is damaged.
     """
     return compute_result(
-        folder.read_options(), folder.read_environment(), folder.read_rows(), complete=complete
+        folder.read_options(), folder.read_json(ENVIRONMENT), folder.read_rows(), complete=complete
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from swiftdiff.engine.interrupt import Interrupts
+from swiftdiff.engine.measuring import MeasuringObserver, SessionEnd
 from swiftdiff.errors import StorageError, SwiftdiffError
 from swiftdiff.telemetry.environment import describe_environment
 from swiftdiff.telemetry.machine_load import CpuWatch, load_1min
@@ -22,33 +22,11 @@ if TYPE_CHECKING:
     from swiftdiff.world.loading import WorldModel
 
 
-class WorldBenchObserver:
-    """Is told how a benchmark goes; this one keeps quiet. Made to be overridden."""
-
-    def doing(self, what: str) -> None:
-        """What goes on now."""
-
-    def progressed(self, done: int, total: int, left_s: float | None) -> None:
-        """So many measurements are on disk; the rest takes about so long, if that is known."""
-
-
-@dataclass(frozen=True)
-class WorldBenchEnd:
-    """How a session of a benchmark ended.
-
-    Attributes:
-        folder: The benchmark's.
-        outcome: ``complete``; ``interrupted``: by Ctrl-C; ``stopped``: it could not go on.
-        reason: Why it stopped, or None.
-    """
-
-    folder: WorldBenchFolder
-    outcome: Literal["complete", "interrupted", "stopped"]
-    reason: SwiftdiffError | None = None
+WorldBenchEnd = SessionEnd[WorldBenchFolder]
 
 
 def start_bench(
-    options: WorldBenchOptions, out: Path, *, argv: list[str], observer: WorldBenchObserver | None = None
+    options: WorldBenchOptions, out: Path, *, argv: list[str], observer: MeasuringObserver | None = None
 ) -> WorldBenchEnd:
     """Measure into a new folder.
 
@@ -62,7 +40,7 @@ def start_bench(
         SwiftdiffError: The options, the model or the folder cannot be used.
     """
     session = _describe_session()  # before the model is loaded, which is load too
-    told = observer or WorldBenchObserver()
+    told = observer or MeasuringObserver()
     told.doing(f"loading {options.model}")
     bench = _load(options)
     folder = WorldBenchFolder.create(out, options)
@@ -71,16 +49,16 @@ def start_bench(
     return _run(folder, options, bench, told)
 
 
-def resume_bench(path: Path, *, observer: WorldBenchObserver | None = None) -> WorldBenchEnd:
+def resume_bench(path: Path, *, observer: MeasuringObserver | None = None) -> WorldBenchEnd:
     """Measure what is missing in a benchmark's folder.
 
     Raises:
         SwiftdiffError: The folder is none or is damaged, or the model cannot be loaded or is another one.
     """
     session = _describe_session()
-    told = observer or WorldBenchObserver()
+    told = observer or MeasuringObserver()
     folder = WorldBenchFolder.open(path)
-    options, environment = folder.read_options(), folder.read_environment()
+    options, environment = folder.read_options(), folder.read_json(ENVIRONMENT)
     told.doing(f"loading {options.model}")
     bench = _load(options)
     if any(environment.get(name) != value for name, value in bench.describe().items()):
@@ -95,7 +73,7 @@ def run_rounds(
     folder: WorldBenchFolder,
     rounds: Sequence[Round],
     interrupts: Interrupts,
-    observer: WorldBenchObserver,
+    observer: MeasuringObserver,
 ) -> None:
     """Measure the rounds that are not whole on disk.
 
@@ -133,7 +111,7 @@ def _load(options: WorldBenchOptions) -> WorldBench:
 
 
 def _run(
-    folder: WorldBenchFolder, options: WorldBenchOptions, bench: WorldBench, observer: WorldBenchObserver
+    folder: WorldBenchFolder, options: WorldBenchOptions, bench: WorldBench, observer: MeasuringObserver
 ) -> WorldBenchEnd:
     rounds = plan_rounds(options, has_truth=bench.has_truth)
     try:
