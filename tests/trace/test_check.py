@@ -103,6 +103,18 @@ def test_text_that_is_not_utf8_is_reported_and_passed_over(tmp_path: Path) -> No
     assert only(path).example == "not UTF-8 text: byte 0xff at position 1"
 
 
+def test_a_small_file_is_checked_up_to_where_its_gzip_ends(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl.gz"
+    lines = "".join(line(request_id=f"r{number}", seed=number * 999_983) + "\n" for number in range(200))
+    data = gzip.compress(lines.encode())
+    path.write_bytes(data[: len(data) // 2])
+    report = check_trace(path)
+    assert 50 < report.num_requests < 150
+    assert [(finding.kind, finding.lines) for finding in report.findings] == [
+        ("the file is damaged", (report.num_lines + 1,))
+    ]
+
+
 def test_truncated_gzip_is_reported_after_what_came_before(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl.gz"
     lines = "".join(line(request_id=f"r{number}", seed=number * 999_983) + "\n" for number in range(50_000))

@@ -64,19 +64,41 @@ def read_lines(path: Path, progress: Progress | None = None) -> Iterator[tuple[i
 
 
 def read_chunks(path: Path, progress: Progress | None = None) -> Iterator[bytes]:
-    """Yield the bytes of a file, decompressed, a quarter of a megabyte at a time.
+    """Yield the bytes of a file, decompressed, about a quarter of a megabyte at a time.
 
     Raises:
-        TraceError: The file cannot be read.
+        TraceError: The file cannot be read; all that comes before the damage has been given out.
     """
     with opened(path) as file:
         stream = _decompressed(file)
         done = 0
-        while chunk := _read(stream, f"{path}, byte {done}", lines=False):
-            yield chunk if done else chunk.removeprefix(_BOM)
+        damage: TraceError | None = None
+        while damage is None:
+            chunk, damage = _read_chunk(stream, path, done)
+            if chunk:
+                yield chunk if done else chunk.removeprefix(_BOM)
+            elif damage is None:
+                return
             done += len(chunk)
             if progress is not None:
                 progress(path, file.tell())
+        raise damage
+
+
+def _read_chunk(
+    stream: gzip.GzipFile | io.BufferedReader, path: Path, done: int
+) -> tuple[bytes, TraceError | None]:
+    """Return the next bytes, and what kept further ones from being read."""
+    chunk = bytearray()
+    try:
+        while len(chunk) < _CHUNK_BYTES:
+            piece = _read(stream, f"{path}, byte {done + len(chunk)}", lines=False)
+            if not piece:
+                break
+            chunk += piece
+    except TraceError as error:
+        return bytes(chunk), error
+    return bytes(chunk), None
 
 
 def _decompressed(file: io.BufferedReader) -> gzip.GzipFile | io.BufferedReader:
@@ -87,7 +109,7 @@ def _decompressed(file: io.BufferedReader) -> gzip.GzipFile | io.BufferedReader:
 
 def _read(stream: gzip.GzipFile | io.BufferedReader, where: str, *, lines: bool) -> bytes:
     try:
-        return stream.readline(MAX_LINE_BYTES + 1) if lines else stream.read(_CHUNK_BYTES)
+        return stream.readline(MAX_LINE_BYTES + 1) if lines else stream.read1(_CHUNK_BYTES)
     except EOFError as error:
         raise TraceError(f"{where}: the gzip data ends here, unfinished; copy the file again") from error
     except (gzip.BadGzipFile, zlib.error) as error:
