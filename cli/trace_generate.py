@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from swiftdiff.request import ImageRequest
+from .counting import counting
 
 EXIT_INTERRUPTED = 130
-_EVERY = 500
 
 
 def generate(
@@ -74,8 +70,8 @@ def generate(
         {"requests": count} if count is not None else {"duration": duration or 0.0}
     )
     try:
-        with _progress(taken, count) as shown:
-            whole = generator.finishing(shown, lambda: pool.write_images(out.parent))
+        with counting("made", count) as watch:
+            whole = generator.finishing(watch(taken), lambda: pool.write_images(out.parent))
             written = write_trace(out, whole, generator.provenance(spec_path, seed, options))
     except KeyboardInterrupt:
         typer.echo("interrupted: no trace is written", err=True)
@@ -88,23 +84,3 @@ def generate(
     times = (spec_path.parent / (loaded.load_times or ".")).resolve()
     if times.is_file():
         console.print(f"load times for [adapters.emulate] latency_file: {times}", markup=False)
-
-
-@contextmanager
-def _progress(requests: Iterator[ImageRequest], total: int | None) -> Iterator[Iterator[ImageRequest]]:
-    """Give back the requests, with a bar on stderr while they are taken; nothing is shown in a log file."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("requests"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=total)
-
-        def count() -> Iterator[ImageRequest]:
-            for number, request in enumerate(requests):
-                if number % _EVERY == 0:
-                    progress.update(task, completed=number)
-                yield request
-
-        yield count()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +10,10 @@ import typer
 
 from swiftdiff.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .counting import reading
+from .options import PrintJson
 
-    from swiftdiff.trace.files import Progress
+if TYPE_CHECKING:
     from swiftdiff.trace.importers import ImportOptions
     from swiftdiff.trace.importers.run import ImportSummary
 
@@ -88,7 +87,7 @@ def import_(
         typer.Option(metavar="FIELD=COLUMN,…", help="csv: which column is what. Default: named as fields."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite TRACE.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Make a trace of a production trace in another format.
 
@@ -100,9 +99,9 @@ def import_(
     written; 130 Ctrl-C.
     """
     from swiftdiff.trace.importers.run import import_trace
+
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another -o or use --force")
-
     options = _options(
         seed=seed,
         limit=limit,
@@ -124,7 +123,7 @@ def import_(
         columns=_columns(columns),
     )
     try:
-        with _progress() as progress:
+        with reading() as progress:
             summary = import_trace(format_name, source, out, options, progress)
     except KeyboardInterrupt:
         typer.echo("interrupted: nothing is written", err=True)
@@ -157,28 +156,6 @@ def _columns(text: str | None) -> dict[str, str] | None:
         allowed = "field=column pairs, each field once, such as timestamp=time,loras=lora_ids"
         raise ConfigError.for_field("--columns", text, allowed)
     return columns
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show on stderr how many bytes are read; nothing if that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(None), DownloadColumn())
-    with Bar(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True
-    ) as bar:
-        tasks: dict[Path, Any] = {}
-
-        def progress(path: Path, position: int) -> None:
-            if path not in tasks:
-                tasks[path] = bar.add_task(path.name[-30:], total=path.stat().st_size)
-            bar.update(tasks[path], completed=position)
-
-        yield progress
 
 
 def _to_json(summary: ImportSummary) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .options import PrintJson
+
 
 def stats(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="JSONL file of requests.")],
@@ -16,7 +18,7 @@ def stats(
         Path | None,
         typer.Option(metavar="DIR", help="Write Markdown, CSV, JSON and a page of plots into this folder."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Describe TRACE: arrivals, adapters, reuse, churn, and hit rates of caches.
 

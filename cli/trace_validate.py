@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .counting import reading
+from .options import PrintJson
+
 if TYPE_CHECKING:
-    from swiftdiff.trace.files import Progress
     from swiftdiff.trace.findings import Finding, TraceReport
 
 EXIT_WRONG = 1
@@ -26,7 +26,7 @@ def validate(
     max_errors: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Stop after N errors. Default: read all.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Report everything that is wrong in TRACE, by kind, and go on after bad lines.
 
@@ -38,7 +38,7 @@ def validate(
     """
     from swiftdiff.trace.check import check_trace
 
-    with _progress() as progress:
+    with reading() as progress:
         report = check_trace(trace, max_errors, progress)
     if as_json:
         print(json.dumps(_to_json(report), indent=2, ensure_ascii=False))
@@ -77,19 +77,3 @@ def _print_finding(finding: Finding) -> None:
 
 def _one_line(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show on stderr how much of the file is read; nothing if that is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    with Bar(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("checking", total=None)
-
-        def progress(path: Path, position: int) -> None:
-            bar.update(task, completed=position, total=path.stat().st_size)
-
-        yield progress

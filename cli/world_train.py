@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,16 @@ from rich.console import Console
 
 from swiftdiff.errors import ConfigError
 
-from .models_train import TrainingBars
+from .training import (
+    BudgetMinutes,
+    Device,
+    Seed,
+    StepsScale,
+    TrainingBars,
+    Workers,
+    WorkFolder,
+    count_workers,
+)
 
 _GPU_BATCH_SCALE = 16
 
@@ -21,25 +29,15 @@ def train(  # noqa: PLR0917 - a command's options
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the finished world.")] = Path(
         "results/bounce"
     ),
-    work: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for checkpoints; OUT/../NAME-work if not given."),
-    ] = None,
-    budget_minutes: Annotated[
-        float | None,
-        typer.Option(min=0.1, help="Time for the whole training; stages then end early. Default: no bound."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes on the CPU, a thread each; default: one a core.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes data, initial weights and noise.")] = 0,
+    work: WorkFolder = None,
+    budget_minutes: BudgetMinutes = None,
+    device: Device = "cpu",
+    workers: Workers = None,
+    seed: Seed = 0,
     start_from: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A finished world to train further.")
     ] = None,
-    scale: Annotated[
-        float, typer.Option(min=1e-6, help="Multiplies every stage's steps; below 1 for a trial.")
-    ] = 1.0,
+    scale: StepsScale = 1.0,
     batch_scale: Annotated[
         int | None,
         typer.Option(min=1, help="Multiplies every stage's batch. Default 1, on a GPU 16."),
@@ -53,22 +51,17 @@ def train(  # noqa: PLR0917 - a command's options
     """
     if name != "bounce":
         raise ConfigError(f"there is no recipe for {name!r}; there is one for 'bounce'")
-    on_cpu = device == "cpu"
-    if not on_cpu and workers not in (None, 1):
-        raise ConfigError(f"--workers {workers} is for the CPU; on {device} training has one process")
-    from swiftdiff.models.loading import find_device
     from swiftdiff.world.bounce.recipe import TrainOptions, train_bounce
 
-    find_device(device)
     options = TrainOptions(
         work_folder=work or out.parent / f"{out.name}-work",
         output_folder=out,
         device=device,
-        workers=(workers or os.cpu_count() or 1) if on_cpu else 1,
+        workers=count_workers(device, workers),
         seed=seed,
         budget_s=None if budget_minutes is None else budget_minutes * 60,
         scale=scale,
-        batch_scale=batch_scale or (1 if on_cpu else _GPU_BATCH_SCALE),
+        batch_scale=batch_scale or (1 if device == "cpu" else _GPU_BATCH_SCALE),
         start_from=start_from,
     )
     with TrainingBars(Console(stderr=True)) as bars:
