@@ -14,6 +14,7 @@ import torch
 from swiftdiff.pipeline.approximations import Approximations
 from swiftdiff.pipeline.job import DenoiseJob, StepChange
 from swiftdiff.pipeline.networks import SplitUNet
+from swiftdiff.pipeline.pace import Pace
 from swiftdiff.pipeline.placement import Placement
 from swiftdiff.pipeline.replicas import Replicas
 from swiftdiff.pipeline.request_networks import RequestNetworks
@@ -102,6 +103,7 @@ class Denoiser:
             reuse=self._reuse,
             work=work,
         )
+        pace = Pace.on(latents.device)
         for step in range(len(schedule)):
             if show is not None:
                 show(step, len(schedule), latents if schedule.estimate is None else schedule.estimate)
@@ -114,4 +116,6 @@ class Denoiser:
             noise = unet.decode(encoded, residuals)
             latents = schedule.advance(noise, step, latents)
             work.settle()
+            if pace is not None:
+                pace.end_step()
         return latents

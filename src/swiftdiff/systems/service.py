@@ -69,7 +69,9 @@ class Service:
 
     def before_step(self, step: int) -> StepChange | None:
         """Patch what has arrived, or wait for it at the bound; see `pipeline.denoise.BeforeStep`."""
-        began = self._timer.now()
+        # Where LoRAs may come in, what that takes the device is told from the steps; else nobody waits.
+        now = self._timeline.now if self._loras.complete else self._timer.now
+        began = now()
         self._end_step(began)
         self._timeline.tell({**self._about, "step": step})
         try:
@@ -80,7 +82,7 @@ class Service:
                 self._ahead = following
             return change
         finally:
-            self._step_began_s = self._timer.now()
+            self._step_began_s = now()
             self.between_steps_s += self._step_began_s - began
 
     def end_steps(self, ended_s: float) -> None:
