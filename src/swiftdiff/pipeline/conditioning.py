@@ -1,4 +1,5 @@
-"""Owns what does not change over a request's steps: time embeddings, the prompt's keys and values, hints.
+"""Owns what does not change over a request's steps: the prompt's keys and values, its part of the time
+embeddings, hints.
 
 Stock diffusers computes them anew at every step. Computed once they are the same numbers, bit for bit, as
 long as neither weights nor prompt change: then a new `Conditioning` takes the old one's place.
@@ -13,7 +14,7 @@ import torch
 from diffusers import ControlNetModel
 
 from swiftdiff.pipeline.prompt_attention import compute_keys_values
-from swiftdiff.pipeline.split_unet import Prompt, embed_hint, embed_time
+from swiftdiff.pipeline.split_unet import Prompt, embed_added, embed_hint, embed_time
 from swiftdiff.telemetry.timeline import spanned
 
 
@@ -26,7 +27,8 @@ class Conditioning:
         cross_attentions: Its layers, part by part; a part is computed in one go.
         timesteps: Of all steps.
         prompt: Of the rows.
-        reuse: Compute everything now. If false, at every step as stock does: for comparison.
+        reuse: Compute all that is the same at every step now. If false, at every step as stock does: for
+            comparison.
     """
 
     def __init__(
@@ -40,20 +42,18 @@ class Conditioning:
         self._network = network
         self._timesteps = timesteps
         self._prompt = prompt
-        self._times: list[torch.Tensor] = []
+        self._added = embed_added(network, prompt) if reuse else None
         self._states: list[tuple[torch.Tensor, ...]] = [(prompt.embeddings,) for _ in cross_attentions]
         if reuse:
-            # Step by step: one batch of all steps would be rounded differently than stock's.
-            self._times = [embed_time(network, timestep, self._prompt) for timestep in timesteps]
             self._states = [compute_keys_values(layers, prompt.embeddings) for layers in cross_attentions]
 
     def time(self, step: int) -> torch.Tensor:
-        """Return the network's time embedding at a step, [rows, width]."""
-        return (
-            self._times[step]
-            if self._times
-            else embed_time(self._network, self._timesteps[step], self._prompt)
-        )
+        """Return the network's time embedding at a step, [rows, width].
+
+        When it is asked for: those of all steps in one batch would be rounded differently than stock's, and
+        one after the other they would hold up the first step.
+        """
+        return embed_time(self._network, self._timesteps[step], self._prompt, self._added)
 
     def prompt(self, part: int = 0) -> tuple[torch.Tensor, ...]:
         """Return what a part of the network is told of the prompt: embeddings, or keys and values."""

@@ -153,19 +153,38 @@ class ControlNetTrunk(nn.Module):
         return (self.controlnet_mid_block(hidden), *residuals)
 
 
-def embed_time(network: Any, timestep: torch.Tensor, prompt: Prompt) -> torch.Tensor:
-    """Return what a UNet or ControlNet makes of timestep, pooled prompt and sizes, [rows, width]."""
+def embed_time(
+    network: Any, timestep: torch.Tensor, prompt: Prompt, added: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return what a UNet or ControlNet makes of timestep, pooled prompt and sizes, [rows, width].
+
+    Args:
+        network: The stock network.
+        timestep: Of the network's training, no dimensions.
+        prompt: Of the rows.
+        added: What `embed_added` returned for the prompt; None computes it.
+    """
     # The UNet's own methods; they use no more of `self` than ControlNets have too. Of `sample` they want
     # rows, type and device, which the embeddings share.
     stock = UNet2DConditionModel
     embedded = network.time_embedding(stock.get_time_embed(network, prompt.embeddings, timestep), None)
-    conditions = {"text_embeds": prompt.pooled, "time_ids": prompt.time_ids}
-    added = stock.get_aug_embed(network, embedded, prompt.embeddings, conditions)
+    if added is None:
+        added = embed_added(network, prompt)
     if added is not None:
         embedded = embedded + added
     activation = getattr(network, "time_embed_act", None)
     result: torch.Tensor = embedded if activation is None else activation(embedded)
     return result
+
+
+def embed_added(network: Any, prompt: Prompt) -> torch.Tensor | None:
+    """Return the part of `embed_time` that is the same at every step; None for models without (SD 1.5)."""
+    conditions = {"text_embeds": prompt.pooled, "time_ids": prompt.time_ids}
+    # Of the timestep's embedding it wants the type, which the prompt's shares.
+    added: torch.Tensor | None = UNet2DConditionModel.get_aug_embed(
+        network, prompt.embeddings, prompt.embeddings, conditions
+    )
+    return added
 
 
 def embed_hint(controlnet: ControlNetModel, image: torch.Tensor) -> torch.Tensor:
