@@ -4,6 +4,7 @@ host."""
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -54,16 +55,18 @@ class PristineWeights:
         An interruption loses nothing: what was not noted as put back is put back next time.
         """
         changed = list(self._changed)
-        # Apart, for torch copies a list in a few kernels only if all of it is on one device.
-        near = [target for target in changed if self._copies[target].device == weights[target].device]
-        far = [target for target in changed if self._copies[target].device != weights[target].device]
-        for targets in (far, near):
-            if targets:
-                torch._foreach_copy_(
-                    [weights[target] for target in targets],
-                    [self._copies[target] for target in targets],
-                    non_blocking=True,
-                )
+        # Torch copies a list in a few kernels only if all of it is on one device, and before version 2.11
+        # wrongly if it is of several types (pytorch/pytorch 173383).
+        alike: dict[tuple[bool, torch.dtype], list[Target]] = defaultdict(list)
+        for target in changed:
+            is_near = self._copies[target].device == weights[target].device
+            alike[is_near, weights[target].dtype].append(target)
+        for targets in alike.values():
+            torch._foreach_copy_(
+                [weights[target] for target in targets],
+                [self._copies[target] for target in targets],
+                non_blocking=True,
+            )
         self._changed.clear()
         return changed
 
