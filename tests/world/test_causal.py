@@ -226,6 +226,25 @@ def test_traced_passes_compute_the_same_bits(causal: CausalWan, config: CacheCon
         assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
 
 
+def test_traced_passes_embed_each_timestep_once(causal: CausalWan) -> None:
+    traced = CausalWan(causal.transformer, traced=True)
+    expected = roll(causal, make_cache(causal, WINDOW), 4)
+    embedded = []
+    hook = traced.transformer.condition_embedder.time_embedder.register_forward_hook(
+        lambda *_: embedded.append(1)
+    )
+    try:
+        actual = roll(traced, make_cache(traced, WINDOW), 4)
+    finally:
+        hook.remove()
+    assert len(embedded) == 2, "one for each step of a block, one for the commit pass"
+    assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
+
+
+def test_the_weights_of_a_transformer_that_takes_part_keep_their_names(causal: CausalWan) -> None:
+    assert list(causal.transformer.state_dict()) == list(build_tiny_transformer(0).state_dict())
+
+
 def test_traced_passes_that_do_not_commit_leave_the_past_as_it_was(causal: CausalWan) -> None:
     traced, cross = CausalWan(causal.transformer, traced=True), CrossCache()
     cache = make_cache(traced, WINDOW)

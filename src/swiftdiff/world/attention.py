@@ -15,6 +15,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import (
     WanAttnProcessor,
     WanRotaryPosEmbed,
+    WanTimeTextImageEmbedding,
     WanTransformer3DModel,
     _get_qkv_projections,
 )
@@ -37,6 +38,10 @@ class KeysValues(Protocol):
         ...
 
 
+#: What the transformer makes of a timestep, [batch, width] and [batch, 6 * width], and of a prompt.
+Conditions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
 @dataclass(frozen=True)
 class CachedPass:
     """One block through the transformer, the past from a cache.
@@ -46,12 +51,14 @@ class CachedPass:
         turns: Rotations of the block's tokens.
         keep: Whether the block's keys and values are to be committed.
         cross: The prompt's keys and values, filled, or None to compute them.
+        conditions: What the transformer would make of the timestep and the prompt, or None to compute it.
     """
 
     cache: KeysValues
     turns: torch.Tensor
     keep: bool
     cross: CrossCache | None
+    conditions: Conditions | None = None
 
 
 # Each thread has its own: two lanes can send two passes through the same weights at the same time.
@@ -99,6 +106,26 @@ class PassRotary(nn.Module):
         if found is None:
             found = self._turns[grid, device] = BlockTurns(self._exact[0], grid, device)
         return found
+
+
+class PassConditions(WanTimeTextImageEmbedding):  # type: ignore[misc]  # diffusers is untyped
+    """The class that a transformer's ``condition_embedder`` is given: answers with what a pass brings along.
+
+    Without such a pass it is the stock module; its weights keep their names.
+    """
+
+    def forward(
+        self,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        encoder_hidden_states_image: torch.Tensor | None = None,
+        timestep_seq_len: int | None = None,
+    ) -> Any:
+        """Return what the stock module does: of the time, of the time for each layer, of the prompt, None."""
+        step = _under_way.get()
+        if isinstance(step, CachedPass) and step.conditions is not None:
+            return (*step.conditions, None)
+        return super().forward(timestep, encoder_hidden_states, encoder_hidden_states_image, timestep_seq_len)
 
 
 class BlockSelfAttention(WanAttnProcessor):  # type: ignore[misc]  # diffusers is untyped
@@ -185,7 +212,7 @@ class PromptCrossAttention(WanAttnProcessor):  # type: ignore[misc]  # diffusers
 
 
 def take_part(transformer: WanTransformer3DModel) -> PassRotary:
-    """Give a transformer these processors and this rotary module, once; return the module.
+    """Give a transformer these processors, conditions and rotary module, once; return the last.
 
     Raises:
         ModelError: The transformer reads an image beside the prompt.
@@ -194,6 +221,8 @@ def take_part(transformer: WanTransformer3DModel) -> PassRotary:
         raise ModelError("this Wan transformer is made for image prompts: a world needs a text-to-video one")
     if not isinstance(transformer.rope, PassRotary):
         transformer.rope = PassRotary(transformer.rope)
+        # The class alone is another: a module around the stock one would rename its weights.
+        transformer.condition_embedder.__class__ = PassConditions
         for layer, block in enumerate(transformer.blocks):
             block.attn1.set_processor(BlockSelfAttention(layer))
             block.attn2.set_processor(PromptCrossAttention(layer))

@@ -233,14 +233,14 @@ class CausalWan:
             if not cross.is_filled:
                 cross.fill(prompt_keys_values(self.transformer, prompt))
             prompt = prompt[:, :0]  # the stock model embeds whatever it is given
-        times = torch.full((batch,), timestep, dtype=torch.float32, device=self.device)
         latents = latents.to(self.device, self.dtype)
         store = cache.plain
         if self._traced is not None and cross is not None and store is not None:
-            flow = self._traced.run(store, cross, (latents, times, prompt), turns, keep=keep)
+            flow = self._traced.run(store, cross, latents, timestep, turns, keep=keep)
             if keep:
                 cache.kept_all()
             return flow
+        times = torch.full((batch,), timestep, dtype=torch.float32, device=self.device)
         with under_way(CachedPass(cache, turns, keep, cross)):
             return self._forward(latents, times, prompt)
 

@@ -6,7 +6,7 @@ Slots are numbered by `SlotRing`; the first ``n`` of them are in use in a pass, 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import torch
 
@@ -51,6 +51,32 @@ class BlockStore(Protocol):
         ...
 
 
+class LayerViews(NamedTuple):
+    """A layer's part of a `DirectStore`, as a pass over the block in the making needs it; views all.
+
+    Attributes:
+        keys: Rotated, of the slots in use, [batch, heads, slots * tokens, head_dim].
+        values: The same of values.
+        raw_slot: The current block's keys before rotation, [batch, heads, tokens, head_dim].
+        rotated_slot: The same, rotated.
+        values_slot: The same of values.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    raw_slot: torch.Tensor
+    rotated_slot: torch.Tensor
+    values_slot: torch.Tensor
+
+    def write(self, key: torch.Tensor, value: torch.Tensor, turns: torch.Tensor) -> None:
+        """Write the current block beside the past."""
+        rotate_into(self.rotated_slot, key, turns)
+        self.values_slot.copy_(value)
+
+
+VIEWS_PER_LAYER: Final = len(LayerViews._fields)
+
+
 class DirectStore:
     """Keys as they were before rotation, keys rotated, and values, all on the device: a read is a view.
 
@@ -64,8 +90,6 @@ class DirectStore:
         raw: Keys before rotation, of each layer, [batch, heads, slots, tokens, head_dim].
         rotated: The same keys, rotated.
         values: Of each layer.
-        in_use: Slots of the pass under way, from the first.
-        slot: The current block's.
     """
 
     def __init__(
@@ -77,9 +101,8 @@ class DirectStore:
             self.raw = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
             self.rotated = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
             self.values = [torch.empty(size, dtype=dtype, device=device) for _ in layers]
-        self.in_use = 1
-        self.slot = 0
         self._version = 0
+        self._look_at(1, 0)
 
     @staticmethod
     def bytes_for(shape: CacheShape, config: CacheConfig, dtype: torch.dtype) -> int:
@@ -98,34 +121,54 @@ class DirectStore:
 
     def begin(self, ring: SlotRing, turns: BlockTurns) -> torch.Tensor:
         """Begin a pass; rotate the past again if its positions changed."""
-        self.in_use, self.slot = ring.num_blocks + 1, ring.current
+        in_use = ring.num_blocks + 1
         if self._version != ring.version:
             if ring.num_blocks:
                 table = turns.at_each(ring.positions())
                 for rotated, raw in zip(self.rotated, self.raw, strict=True):
-                    rotate_into(rotated[:, :, : self.in_use], raw[:, :, : self.in_use], table)
+                    rotate_into(rotated[:, :, :in_use], raw[:, :, :in_use], table)
             self._version = ring.version
+        if self._looked_at != (in_use, ring.current):
+            self._look_at(in_use, ring.current)
         self._own_turns = turns.at(ring.num_blocks)
         return self._own_turns
 
+    def views(self) -> list[torch.Tensor]:
+        """Return what a pass that has begun works with, layer by layer as `LayerViews` has it."""
+        return [view for views in self._views for view in views]
+
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write the key as it will be kept; `place` writes the value."""
-        self.raw[layer][:, :, self.slot].copy_(key)
+        self._views[layer].raw_slot.copy_(key)
 
     def place(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the current block beside the past, and return both."""
-        rotate_into(self.rotated[layer][:, :, self.slot], key, self._own_turns)
-        self.values[layer][:, :, self.slot].copy_(value)
+        self._views[layer].write(key, value, self._own_turns)
         return self.read(layer)
 
     def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return views of the slots in use."""
-        return _joined(self.rotated[layer], self.in_use), _joined(self.values[layer], self.in_use)
+        return self._views[layer].keys, self._views[layer].values
 
     def move(self, source: int, target: int) -> None:
         """Copy one slot to another; rotated keys are renewed by the next pass."""
         for tensor in (*self.raw, *self.values):
             tensor[:, :, target].copy_(tensor[:, :, source])
+
+    def _look_at(self, in_use: int, slot: int) -> None:
+        """Make the views of a pass with so many slots in use, over the block in one of them."""
+        self._looked_at = in_use, slot
+        with torch.inference_mode(False):  # so that any thread may write to them
+            self._views = [
+                LayerViews(
+                    _joined(rotated, in_use),
+                    _joined(values, in_use),
+                    raw[:, :, slot],
+                    rotated[:, :, slot],
+                    values[:, :, slot],
+                )
+                for raw, rotated, values in zip(self.raw, self.rotated, self.values, strict=True)
+            ]
 
 
 class StagedStore:

@@ -1,8 +1,8 @@
 """Runs bounce's autoencoder frame by frame with plain 2D convolutions, which is what its weights amount to.
 
 Stock's causal convolutions look at two frames of the past, through kernel slices that are zero in bounce
-(`architecture.build_autoencoder`). Left out, training and judging take a third of the time. The engine
-decodes with stock's convolutions; a test compares both.
+(`architecture.build_autoencoder`). Left out, training and judging take a third of the time. This is
+differentiable and encodes too; what the engine decodes with is `swiftdiff.world.framewise`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor
-from torch.nn import functional as F
 
 from swiftdiff.errors import ModelError
 from swiftdiff.world.decoding import unstandardise
+from swiftdiff.world.framewise import convolve, looks_back
 
 _FRAMES_AT_ONCE = 256
 
@@ -30,23 +30,16 @@ def framewise(vae: AutoencoderKLWan) -> Iterator[None]:
     Raises:
         ModelError: A kernel looks at the past, so that results would differ.
     """
-    layers = [layer for layer in vae.modules() if isinstance(layer, WanCausalConv3d)]
-    if any(bool(layer.weight[:, :, :-1].any()) for layer in layers):
+    if looks_back(vae):
         raise ModelError("this autoencoder looks at earlier frames: it is not bounce's")
+    layers = [layer for layer in vae.modules() if isinstance(layer, WanCausalConv3d)]
     for layer in layers:
-        layer.forward = partial(_convolve, layer)
+        layer.forward = partial(convolve, layer)
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
-
-
-def _convolve(layer: WanCausalConv3d, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-    left, _, top, *_ = layer._padding
-    return F.conv2d(x[:, :, 0], layer.weight[:, :, -1], layer.bias, layer.stride[1:], (top, left)).unsqueeze(
-        2
-    )
 
 
 def encode_frames(vae: AutoencoderKLWan, pictures: Tensor) -> Tensor:
