@@ -6,6 +6,7 @@ import copy
 import gc
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,30 @@ def test_plans_of_large_groups_and_of_single_layers_give_the_same_weights(
     assert [count for count, _ in results] == [4, 3]
     for name, value in results[0][1].items():
         torch.testing.assert_close(value, results[1][1][name], rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_factors_kept_as_they_were_stored_take_half_the_bytes_and_give_the_same_weights(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    models, changed = [TinyModel().to(dtype) for _ in range(2)], []
+    for as_stored, model in zip((False, True), models, strict=True):
+        plans = []
+        for seed, alpha in enumerate((1.5, None)):
+            layers = {
+                name: replace(layer, down=layer.down.half(), up=layer.up.half())
+                for name, layer in random_layers(model, TINY_LAYERS, seed=seed, rank=3, alpha=alpha).items()
+            }
+            path = write_lora(tmp_path / f"lora{seed}.safetensors", layers)
+            plans.append(
+                build_plan(read_lora(path, "lora"), ModelLayers.of({"unet": model}), as_stored=as_stored)
+            )
+        WeightPatcher({"unet": model}).patch([(plan, 0.7) for plan in plans])
+        changed.append((snapshot(model), sum(group.up.nbytes for plan in plans for group in plan.groups)))
+    (widened, many), (stored, few) = changed
+    assert all(torch.equal(widened[name], stored[name]) for name in widened)
+    assert not is_identical(TinyModel().to(dtype), stored)
+    assert many == 2 * few
 
 
 def test_half_weights_that_two_loras_change_at_once_are_written_once(

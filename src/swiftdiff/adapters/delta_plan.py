@@ -24,14 +24,15 @@ ELEMENTS_AT_ONCE_ON_GPU = 2**26
 class DeltaGroup:
     """Layers of one component whose weights have one shape and whose changes have one rank.
 
-    The change of target ``i`` is ``up[i] @ down[i]``; alpha / rank is in ``up`` already.
+    The change of target ``i`` is ``up[i] @ down[i]``, times ``alpha_scales[i]`` if there are any.
 
     Attributes:
         targets: The layers, n of them.
         shape: Shape of each weight; a convolution's is multiplied as ``[out, in · height · width]``.
-        down: ``[n, rank, in]``, float32.
-        up: ``[n, out, rank]``, float32.
+        down: ``[n, rank, in]``, float32, or as it was stored.
+        up: ``[n, out, rank]``, of the same type.
         magnitude: DoRA's lengths ``[n, out]``, float32; None for plain LoRAs.
+        alpha_scales: ``[n, 1, 1]``, float32: alpha / rank; None where ``up`` has it already.
     """
 
     targets: tuple[Target, ...]
@@ -39,16 +40,26 @@ class DeltaGroup:
     down: torch.Tensor
     up: torch.Tensor
     magnitude: torch.Tensor | None = None
+    alpha_scales: torch.Tensor | None = None
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the factors."""
-        return sum(tensor.nbytes for tensor in (self.down, self.up, self.magnitude) if tensor is not None)
+        tensors = (self.down, self.up, self.magnitude, self.alpha_scales)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DeltaGroup:
         """Return the group with ``change`` done to each of its tensors."""
         magnitude = None if self.magnitude is None else change(self.magnitude)
-        return DeltaGroup(self.targets, self.shape, change(self.down), change(self.up), magnitude)
+        scales = None if self.alpha_scales is None else change(self.alpha_scales)
+        return DeltaGroup(self.targets, self.shape, change(self.down), change(self.up), magnitude, scales)
+
+    def widened(self) -> DeltaGroup:
+        """Return the group in float32, with alpha / rank in ``up``: the same bits wherever that is done."""
+        down, up = self.down.float(), self.up.float()
+        if self.alpha_scales is not None:
+            up = up * self.alpha_scales
+        return DeltaGroup(self.targets, self.shape, down, up, self.magnitude)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +104,11 @@ class DeltaPlan:
 
 
 def build_plan(
-    weights: LoraWeights, model: ModelLayers, elements_at_once: int = ELEMENTS_AT_ONCE
+    weights: LoraWeights,
+    model: ModelLayers,
+    elements_at_once: int = ELEMENTS_AT_ONCE,
+    *,
+    as_stored: bool = False,
 ) -> DeltaPlan:
     """Match a LoRA with a model's layers. Reads no weight of the model, so any thread may do it.
 
@@ -101,21 +116,26 @@ def build_plan(
         weights: The LoRA.
         model: The model's layers.
         elements_at_once: Weights that one product changes at most; a larger layer is a group of its own.
+        as_stored: Keep half-precision factors in half the bytes, for a GPU to widen: all of an SDXL's take a
+            core a second, and as long again to copy.
 
     Raises:
         AdapterError: A layer is not in the model, or its shape is another: the message names file and key.
     """
-    alike: dict[tuple[str, tuple[int, ...], int, bool], list[tuple[Target, ReadLayer]]] = defaultdict(list)
+    alike: dict[tuple[object, ...], list[tuple[Target, ReadLayer]]] = defaultdict(list)
     for target, layer in _matches(weights, model):
         shape = model.shapes[target]
         _check_fit(weights, layer, target, shape)
-        key = (target.component, shape, layer.lora.rank, layer.magnitude is not None)
+        dtypes = (layer.lora.down.dtype, layer.lora.up.dtype)
+        key = (target.component, shape, layer.lora.rank, layer.magnitude is not None, dtypes)
         alike[key].append((target, layer))
     groups = []
-    for (_, shape, _, _), members in alike.items():
+    for members in alike.values():
+        shape = model.shapes[members[0][0]]
         count = max(1, elements_at_once // torch.Size(shape).numel())
         groups += [_group(shape, members[at : at + count]) for at in range(0, len(members), count)]
-    return DeltaPlan(weights.adapter_id, weights.digest, tuple(groups))
+    widened = groups if as_stored else [group.widened() for group in groups]
+    return DeltaPlan(weights.adapter_id, weights.digest, tuple(widened))
 
 
 def _matches(weights: LoraWeights, model: ModelLayers) -> Iterator[tuple[Target, ReadLayer]]:
@@ -160,11 +180,15 @@ def _is_flat(inputs: tuple[int, ...]) -> bool:
 
 def _group(shape: tuple[int, ...], members: Sequence[tuple[Target, ReadLayer]]) -> DeltaGroup:
     loras = [layer.lora for _, layer in members]
-    down = torch.stack([lora.down.flatten(1) for lora in loras]).float()
-    up = torch.stack([lora.up.flatten(1) for lora in loras]).float()
-    scales = torch.tensor([lora.scale for lora in loras])
-    if bool((scales != 1).any()):
-        up = up * scales.view(-1, 1, 1)
+    down = torch.stack([lora.down.flatten(1) for lora in loras])
+    up = torch.stack([lora.up.flatten(1) for lora in loras])
+    scales = torch.tensor([lora.scale for lora in loras]).view(-1, 1, 1)
     magnitudes = [layer.magnitude.flatten() for _, layer in members if layer.magnitude is not None]
-    magnitude = torch.stack(magnitudes).float() if magnitudes else None
-    return DeltaGroup(tuple(target for target, _ in members), shape, down, up, magnitude)
+    return DeltaGroup(
+        tuple(target for target, _ in members),
+        shape,
+        down,
+        up,
+        torch.stack(magnitudes).float() if magnitudes else None,
+        scales if bool((scales != 1).any()) else None,
+    )

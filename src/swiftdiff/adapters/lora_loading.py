@@ -65,8 +65,10 @@ class LoraReader:
         fetched_at = self._clock()
         try:
             self._check_sha256(adapter_id, fetched.path)
-            at_once = ELEMENTS_AT_ONCE_ON_GPU if self._device.type == "cuda" else ELEMENTS_AT_ONCE
-            plan = build_plan(read_lora(fetched.path, adapter_id), self._model, at_once)
+            on_gpu = self._device.type == "cuda"
+            at_once = ELEMENTS_AT_ONCE_ON_GPU if on_gpu else ELEMENTS_AT_ONCE
+            weights = read_lora(fetched.path, adapter_id)
+            plan = build_plan(weights, self._model, at_once, as_stored=on_gpu)
         finally:
             self._store.discard(fetched)
         plan = self._placed(plan)

@@ -82,17 +82,18 @@ class ArrivingFactors:
                     self._coming[group] = (moved, self._stream.record_event())
 
     def get(self, group: DeltaGroup) -> DeltaGroup:
-        """Return a group with its factors on the device, ready for the current stream."""
+        """Return a group with its factors on the device, widened to float32, ready for the current stream."""
         if self._stream is None:
-            return group.mapped(lambda factor: factor.to(self._device))
+            return group.mapped(lambda factor: factor.to(self._device)).widened()
         if group not in self._coming:
-            return group.mapped(lambda factor: _used_here(factor.to(self._device, non_blocking=True)))
+            moved = group.mapped(lambda factor: _used_here(factor.to(self._device, non_blocking=True)))
+            return moved.widened()
         moved, event = self._coming[group]
         if event is not None:
             torch.cuda.current_stream(self._device).wait_event(event)
             moved.mapped(_used_here)
             self._coming[group] = (moved, None)
-        return moved
+        return moved.widened()
 
 
 class StagedCopies:
