@@ -6,12 +6,17 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from http_server import ADDRESS, Running, StepSystem
 from patience import until
+
+from swiftdiff.errors import AdapterError
+from swiftdiff.request import ImageRequest
+from swiftdiff.systems.base import Served
 
 Start = Callable[..., Running]
 
@@ -195,7 +200,17 @@ def test_a_server_whose_system_cannot_be_brought_back_ends(start: Start, system:
         assert running.client.get("/health").status_code == 200
 
 
-def test_errors_of_the_system_are_told_without_paths(start: Start) -> None:
+def test_a_damaged_adapter_is_named_without_its_place(start: Start, system: StepSystem) -> None:
+    def fail(request: ImageRequest, images_root: Path) -> Served:
+        raise AdapterError("LoRA 'neon' is damaged: it is truncated in /secret/loras")
+
+    system.serve = fail  # type: ignore[method-assign]
+    answer = start().post(loras=[{"id": "gold"}, {"id": "neon"}])
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == "adapter 'neon' is damaged or does not fit the model"
+
+
+def test_errors_of_the_system_are_told_without_paths(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     running = start()
     for prompt, status in (("nan", 422), ("bug", 500)):
         answer = running.post(prompt)
@@ -203,4 +218,5 @@ def test_errors_of_the_system_are_told_without_paths(start: Start) -> None:
         assert "/" not in answer.json()["error"]["message"]
     records = running.records()
     assert [record["record"]["error_kind"] for record in records] == ["RequestError", "ZeroDivisionError"]
+    assert caplog.messages[0].count("request img-") == 1  # the log names it once
     assert json.loads(running.client.get("/v1/adapters").text)["loras"][0]["id"] == "gold"

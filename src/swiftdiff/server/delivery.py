@@ -119,13 +119,15 @@ class Delivery:
             stages = {**served.stages, "image_encode": self._clock.now() - began_s}
         except SwiftdiffError as failure:
             error = failure
-            LOGGER.warning("request %s: %s", job.request.request_id, failure)
+            name = f"request {job.request.request_id}: "
+            LOGGER.warning("%s%s", name, str(failure).removeprefix(name))
         except Exception as failure:
             error = failure
             LOGGER.exception("request %s failed", job.request.request_id)
         if not job.conclude():
             return
-        public = None if error is None else public_error(error)
+        uses = (*job.request.controlnets, *job.request.loras)
+        public = None if error is None else public_error(error, [use.id for use in uses])
         busy_s = (outcome.handed_over_s - (job.started_s or 0.0)) * outcome.num_devices
         record = self._record(
             job, stages, error=error, served=served, pictures=pictures, device_seconds=busy_s

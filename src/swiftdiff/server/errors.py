@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from swiftdiff.adapters.store import StoreUnavailableError, UnknownAdapterError
 from swiftdiff.errors import AdapterError, RequestError, SwiftdiffError
@@ -76,20 +77,24 @@ def not_ready(reason: str, retry_after_s: int = 5) -> HttpError:
     )
 
 
-def public_error(error: BaseException) -> HttpError:
-    """Return what a client may know of what went wrong while its request was served."""
+def public_error(error: BaseException, adapter_ids: Collection[str] = ()) -> HttpError:
+    """Return what a client may know of what went wrong while its request was served.
+
+    Args:
+        error: What went wrong. Its words may hold paths, so they are not passed on.
+        adapter_ids: The request's adapters, of which those that the error names are named to the client.
+    """
     if isinstance(error, HttpError):
         return error
     if isinstance(error, UnknownAdapterError):
-        return HttpError(404, "an adapter of this request is not in the store any more", "adapter_not_found")
+        return HttpError(404, f"{_who(error, adapter_ids)} is not in the store any more", "adapter_not_found")
     if isinstance(error, StoreUnavailableError):
         return HttpError(
             503, "the adapter store does not answer", "store_unavailable", headers={"Retry-After": "5"}
         )
     if isinstance(error, AdapterError):
-        return HttpError(
-            422, "an adapter of this request is damaged or does not fit the model", "adapter_unusable"
-        )
+        who = _who(error, adapter_ids)
+        return HttpError(422, f"{who} is damaged or does not fit the model", "adapter_unusable")
     if isinstance(error, RequestError):
         return HttpError(
             422,
@@ -98,6 +103,11 @@ def public_error(error: BaseException) -> HttpError:
             "unservable",
         )
     return HttpError(500, "the request failed; the server's log says why", "internal_error")
+
+
+def _who(error: SwiftdiffError, adapter_ids: Collection[str]) -> str:
+    named = {name for name in adapter_ids if repr(name) in error.message}
+    return f"adapter {named.pop()!r}" if len(named) == 1 else "an adapter of this request"
 
 
 def _type_of(status: int) -> str:
