@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
+from patience import PATIENCE_S
 from serving import (
     LORAS,
     SWITCHES,
@@ -240,7 +242,7 @@ def test_a_lora_that_changes_text_encoders_and_comes_late_changes_every_prompt(
         fetch = AdapterStore.fetch_lora
 
         def held(self: AdapterStore, adapter_id: str) -> FetchedAdapter:
-            assert second_step.wait(20)
+            assert second_step.wait(PATIENCE_S)
             return fetch(self, adapter_id)
 
         def release(step: int, num_steps: int, preview: Preview) -> None:
@@ -266,7 +268,7 @@ def test_loads_go_on_until_the_last_of_a_batch_has_given_up(
 
     def held(self: AdapterStore, adapter_id: str) -> FetchedAdapter:
         loading.set()
-        assert go.wait(20)
+        assert go.wait(PATIENCE_S)
         return fetch(self, adapter_id)
 
     monkeypatch.setattr(AdapterStore, "fetch_lora", held)
@@ -274,7 +276,7 @@ def test_loads_go_on_until_the_last_of_a_batch_has_given_up(
     with engine(tiny_family) as system:
 
         def give_up() -> None:
-            assert loading.wait(20)
+            assert loading.wait(PATIENCE_S)
             system.give_up("r0")
             system.give_up("r1")
             go.set()
@@ -284,6 +286,26 @@ def test_loads_go_on_until_the_last_of_a_batch_has_given_up(
         pictures = serve_batch(system, asked, controls)
         thread.join()
     assert [len(each) for each in pictures] == [1, 1, 2]
+
+
+def test_who_was_given_up_before_the_service_began_waits_for_no_adapter(
+    tiny_family: Path, controls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    fetch = AdapterStore.fetch_lora
+
+    def held(self: AdapterStore, adapter_id: str) -> FetchedAdapter:
+        assert go.wait(PATIENCE_S)
+        return fetch(self, adapter_id)
+
+    monkeypatch.setattr(AdapterStore, "fetch_lora", held)
+    asked = alike(0, ("gold",))[:1]
+    with engine(tiny_family) as system:
+        system.give_up("r0")
+        with pytest.raises(CancelledError):
+            serve_batch(system, asked, controls)
+        go.set()
+        assert len(serve_batch(system, asked, controls)) == 1
 
 
 def test_every_request_of_a_batch_has_a_record_of_its_own(system: SwiftdiffSystem, controls: Path) -> None:

@@ -217,3 +217,5 @@ def _prepare(system: ServingSystem, jobs: Sequence[Job]) -> None:
         system.switch(jobs[0].switches)
         for job in jobs:
             job.wake = partial(system.give_up, job.request.request_id)
+            if job.is_over:  # since a moment ago: who ended it may have called what was there before
+                job.wake()

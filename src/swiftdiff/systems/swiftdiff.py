@@ -120,6 +120,7 @@ class SwiftdiffSystem:
         self._on_step: OnStep | None = None
         self._own_switches: RequestSwitches | None = None
         self._batch: Batch | None = None
+        self._given_up: set[str] = set()  # maybe before their batch was there to be told
         self._service: Service | None = None
         self._in_weights: tuple[LoraUse, ...] | None = ()  # None: a request failed on its way, who knows
 
@@ -135,8 +136,9 @@ class SwiftdiffSystem:
     def give_up(self, request_id: str) -> None:
         """Let a request end that waits for adapters, unless others of its batch wait for them too.
 
-        From any thread; nothing if it is not served now.
+        From any thread; nothing if it is neither served now nor next.
         """
+        self._given_up.add(request_id)
         batch = self._batch
         if batch is not None:
             batch.give_up(request_id)
@@ -178,6 +180,9 @@ class SwiftdiffSystem:
         timer, captured_before = StageTimer(self._model.synchronize, self._timeline), num_captures()
         members = [self._incoming.claim(request) for request in requests]
         self._batch = batch = Batch(members, on_steps, timer)
+        for request in requests:
+            if request.request_id in self._given_up:
+                batch.give_up(request.request_id)
         self._look_ahead()  # now, for these requests may have to wait for adapters of their own
         self._in_weights = None
         bound = self._bound_of(requests[0])
@@ -213,6 +218,7 @@ class SwiftdiffSystem:
         if self._batch is not None:
             self._batch.release()
             self._batch = None
+        self._given_up.clear()
         following = self._waiting(1)
         if self._in_weights is None or not following or following[0].loras != self._in_weights:
             self._model.restore()
