@@ -4,12 +4,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
 from fake_image_server import pictures, serving
 from fakes import make_request, write_requests
+from patience import PATIENCE_S, until
 
 from swiftdiff.cli import main
 
@@ -83,11 +84,11 @@ def test_mistakes_with_a_target_are_one_line_and_leave_no_folder(
 def test_ctrl_c_and_sigterm_keep_what_was_answered_and_resume_goes_on(
     tmp_path: Path, trace: Path, number: signal.Signals
 ) -> None:
-    slow = {"r": True}
+    told = threading.Event()
 
     def answer(body: dict[str, int]) -> tuple[int, object]:
-        if slow["r"] and body["seed"] == 9:
-            time.sleep(30)
+        if body["seed"] == 9:
+            told.wait(2 * PATIENCE_S)
         return pictures(body)
 
     write_requests(trace, [make_request("a", seed=1), make_request("b", 5.0, seed=9)])
@@ -99,17 +100,13 @@ def test_ctrl_c_and_sigterm_keep_what_was_answered_and_resume_goes_on(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
         )
         path = tmp_path / "run" / "requests.jsonl"
-        deadline = time.monotonic() + 120
-        while len(server.bodies) < 2 or not path.exists() or not path.read_bytes():
-            assert time.monotonic() < deadline
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
+        until(lambda: len(server.bodies) == 2 and path.exists() and path.read_bytes())
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130, stderr
         assert "Traceback" not in stderr
         assert "--resume run" in stdout
-        slow["r"] = False
+        told.set()
         assert run("--resume", "run") == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["complete"], summary["completed"], summary["sessions"]) == (True, 2, 2)

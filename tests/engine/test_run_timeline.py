@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeSystem, fake_config, make_request, read_lines, write_requests
+from patience import PATIENCE_S, until
 from trace_events import overlap, read_timeline, spans_named
 
 from swiftdiff.engine.clock import FakeClock, RealClock
@@ -21,7 +22,6 @@ from swiftdiff.report.request_timeline import read_request_timeline, slowest_req
 from swiftdiff.request import ImageRequest
 from swiftdiff.systems.base import Served
 
-PATIENCE_S = 10.0
 SLOW_CLI = Path(__file__).parent.parent / "support" / "slow_cli.py"
 
 
@@ -108,24 +108,18 @@ def test_decoding_beside_the_next_request_is_seen_as_an_overlap(tmp_path: Path) 
 
 def _wait_for_record(out: Path, saved: threading.Event) -> None:
     records = out / "requests.jsonl"
-    for _ in range(int(PATIENCE_S / 0.01)):
-        if records.is_file() and records.stat().st_size:
-            break
-        threading.Event().wait(0.01)
+    until(lambda: records.is_file() and records.stat().st_size)
     saved.set()
 
 
 def test_a_killed_run_leaves_a_timeline_and_resuming_goes_on_with_it(tmp_path: Path) -> None:
     trace = write_requests(tmp_path / "trace.jsonl", [make_request(f"r{i}") for i in range(4)])
     out = tmp_path / "run"
-    command = [sys.executable, str(SLOW_CLI), "0.2", "replay", str(trace), "--out", str(out)]
+    command = [sys.executable, str(SLOW_CLI), "2", "replay", str(trace), "--out", str(out)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         timeline = out / "timeline.json"
-        for _ in range(int(60 / 0.05)):
-            if timeline.is_file() and '"serve"' in timeline.read_text():
-                break
-            threading.Event().wait(0.05)
+        until(lambda: timeline.is_file() and timeline.read_text().count('"serve"') == 2)
         process.send_signal(signal.SIGKILL)
     left = read_timeline(timeline)
     assert spans_named(left, "serve")

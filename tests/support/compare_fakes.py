@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -16,23 +16,25 @@ from swiftdiff.request import ImageRequest
 from swiftdiff.systems.base import Exactness, Served, Waiting
 from swiftdiff.telemetry.timeline import Timeline
 
+SERVICE_S = 0.001
+
 
 @dataclass(frozen=True)
 class FakeBuild:
     """Builds fakes by the name of their config.
 
     Attributes:
-        seconds: Service of a request, by system; 1 ms else.
         cannot_start: Systems that cannot be built.
         dies: Systems whose process ends at their first request.
         fails: Systems that serve no request.
+        stops: Systems that serve one request and never a second.
         log: File that gets a line a request: system, request and process.
     """
 
-    seconds: dict[str, float] = field(default_factory=dict)
     cannot_start: tuple[str, ...] = ()
     dies: tuple[str, ...] = ()
     fails: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
     log: Path | None = None
 
     def __call__(self, config: ServingConfig) -> CompareFake:
@@ -42,7 +44,7 @@ class FakeBuild:
 
 
 class CompareFake:
-    """Sleeps for a request's seconds and paints with its seed."""
+    """Sleeps for a moment and paints with the request's seed."""
 
     exactness: Exactness = "exact"
     num_devices = 1
@@ -50,6 +52,7 @@ class CompareFake:
     def __init__(self, name: str, build: FakeBuild) -> None:
         self.name = name
         self._build = build
+        self._num_served = 0
 
     def warm_up(self) -> None:
         """Nothing to warm."""
@@ -68,10 +71,12 @@ class CompareFake:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.name in self._build.fails:
             raise AdapterError("the file is truncated")
-        seconds = self._build.seconds.get(self.name, 0.001)
-        time.sleep(seconds)
+        if self.name in self._build.stops and self._num_served:
+            time.sleep(3600)
+        self._num_served += 1
+        time.sleep(SERVICE_S)
         image = Image.new("RGB", (16, 16), (request.seed % 200, 0, 0))
-        return Served([image], {"denoise": seconds}, bytes_loaded=10)
+        return Served([image], {"denoise": SERVICE_S}, bytes_loaded=10)
 
     def finish(self) -> None:
         """Nothing to restore."""

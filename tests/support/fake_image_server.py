@@ -11,8 +11,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from patience import PATIENCE_S
 from PIL import Image
 
+from swiftdiff.client import target
+
+target._CONNECT_TIMEOUT_S = PATIENCE_S
 Answer = tuple[int, dict[str, Any] | bytes]
 PLAIN = {"queue_wait_s": 0.001, "latency_s": 0.003, "stages": {"denoise": 0.002}, "adapters": []}
 

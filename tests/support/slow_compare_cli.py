@@ -1,6 +1,6 @@
-"""Runs ``swiftdiff compare`` on fake systems that take a while for each request: for tests of signals.
+"""Runs ``swiftdiff compare`` on fake systems one of which comes to a stop: for tests of signals.
 
-Usage: ``python slow_compare_cli.py SECONDS_PER_REQUEST ARGUMENTS_OF_SWIFTDIFF...``
+Usage: ``python slow_compare_cli.py NAME ARGUMENTS_OF_SWIFTDIFF...``: it serves one request, and no second.
 """
 
 from __future__ import annotations
@@ -13,6 +13,5 @@ from swiftdiff.cli import main
 from swiftdiff.compare import session
 
 if __name__ == "__main__":
-    seconds = float(sys.argv[1])
-    session.build_system = FakeBuild(seconds={"a": seconds, "b": seconds})
+    session.build_system = FakeBuild(stops=(sys.argv[1],))
     main.run(sys.argv[2:])
