@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from loras import TINY_LAYERS, TinyModel, random_layers, write_lora
+from patience import PATIENCE_S
 
 from swiftdiff.adapters.delta_plan import DeltaPlan
 from swiftdiff.adapters.loading import AdapterLoader, Loaded, LoadHandle, RetryPolicy
@@ -21,8 +22,6 @@ from swiftdiff.adapters.model_layers import ModelLayers
 from swiftdiff.adapters.residency import AdapterCache
 from swiftdiff.adapters.store import AdapterStore, StoreUnavailableError
 from swiftdiff.errors import AdapterError
-
-PATIENCE_S = 60.0  # a wait that should end at once, on any machine
 
 
 class FakeReads:

@@ -11,13 +11,12 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from patience import PATIENCE_S
 
 from swiftdiff.adapters.store import AdapterStore, StoreUnavailableError, open_store
 from swiftdiff.config import AdapterStoreConfig, StoreEmulationConfig
 from swiftdiff.engine.clock import FakeClock
 from swiftdiff.errors import AdapterError, ConfigError
-
-PATIENCE_S = 60.0
 
 
 @pytest.fixture

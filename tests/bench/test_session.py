@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from bench_fakes import FakeBuild, small_options
+from patience import until
 
 from swiftdiff.bench import session
 from swiftdiff.bench.estimate import Estimate
@@ -151,8 +152,7 @@ def test_ctrl_c_does_not_wait_for_the_system_that_computes(tmp_path: Path) -> No
     log = tmp_path / "log"
 
     def press_when_it_computes() -> None:
-        while not log.exists():
-            threading.Event().wait(0.05)
+        until(log.exists)
         os.kill(os.getpid(), signal.SIGINT)
 
     presser = threading.Thread(target=press_when_it_computes)

@@ -30,6 +30,7 @@ def _fake_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     core = usable_cores()[0]
     monkeypatch.setattr(session, "usable_cores", lambda: (core,))
     monkeypatch.setattr(session, "build_system", FakeBuild())
+    monkeypatch.setattr(session, "load_1min", lambda: 0.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fake_image_server import PLAIN, Answer, FakeImageServer, pictures, png, serving
 from fakes import make_request, read_lines, write_requests
+from patience import PATIENCE_S
 from PIL import Image
 
 from swiftdiff.client.session import resume_http_run, start_http_run
@@ -127,7 +128,7 @@ def test_a_server_that_tells_nothing_is_measured_from_outside(tmp_path: Path) ->
 
 
 def test_an_open_loop_does_not_wait_for_answers(tmp_path: Path) -> None:
-    together = threading.Barrier(5, timeout=60)
+    together = threading.Barrier(5, timeout=PATIENCE_S)
 
     def answer(body: dict[str, Any]) -> Answer:
         together.wait()  # passes only if all five are under way at once

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 from PIL import Image
 from serving import draw_controls, engine, engine_config, serve, with_adapters
 
+from swiftdiff.adapters.bal import ArrivingLoras
+from swiftdiff.adapters.store import FetchedAdapter
 from swiftdiff.compare import sweep_k_session
-from swiftdiff.compare.sweep_k_engine import Drawn, SweepEngine
+from swiftdiff.compare.sweep_k_engine import Drawn, SweepEngine, SweepStore
 from swiftdiff.compare.sweep_k_folder import SweepFolder, SweepRecord
 from swiftdiff.compare.sweep_k_options import SweepOptions
 from swiftdiff.compare.sweep_k_report import write_sweep_report
@@ -68,17 +72,33 @@ def test_the_pictures_are_the_engines_own(swept: SweepEnd, tiny_family: Path) ->
     assert np.array_equal(found, expected)
 
 
-def test_a_lora_that_takes_long_lands_at_its_bound_and_one_that_is_quick_before(tiny_family: Path) -> None:
+def test_a_lora_that_takes_long_lands_at_its_bound(
+    tiny_family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_waited_for = threading.Event()
+    fetch, wait = SweepStore.fetch_lora, ArrivingLoras._wait
+
+    def late(self: SweepStore, adapter_id: str) -> FetchedAdapter:
+        fetched = fetch(self, adapter_id)
+        assert is_waited_for.wait(PATIENCE_S)
+        is_waited_for.clear()
+        return fetched
+
+    def noted_wait(self: ArrivingLoras) -> float:
+        is_waited_for.set()
+        return wait(self)
+
+    monkeypatch.setattr(SweepStore, "fetch_lora", late)
+    monkeypatch.setattr(ArrivingLoras, "_wait", noted_wait)
     options = make_options(tiny_family)
     request = with_lora(plan_requests(options)[0], "neon")
-    slow = options.model_copy(update={"load_time_ms": 400.0})
-    engine = SweepEngine(slow.serving, slow.emulation)
+    engine = SweepEngine(options.serving, options.emulation)
     try:
         drawn = [engine.serve_delayed(request, k, Path(), turn=0) for k in KS]
     finally:
         engine.close()
     assert [each.step_patched for each in drawn] == list(KS)
-    assert all(each.load_s >= 0.4 and each.latency_s >= each.wait_s > 0 for each in drawn)
+    assert all(each.load_s >= 0.02 and each.latency_s >= each.wait_s > 0 for each in drawn)
 
 
 def test_every_k_meets_the_same_load_times(tiny_family: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeSystem, fake_config, make_request, write_requests
+from patience import PATIENCE_S
 from PIL import Image
 
 from swiftdiff.engine import run_folder
@@ -21,8 +22,6 @@ from swiftdiff.engine.session import Ended, resume_run, start_run
 from swiftdiff.errors import RequestError
 from swiftdiff.request import ImageRequest, RequestRecord
 from swiftdiff.systems.base import Served
-
-PATIENCE_S = 10.0  # for what must come; a test that passes never waits for so long
 
 
 class DeferringSystem(FakeSystem):

@@ -9,17 +9,19 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError
+from typing import Any
 
 import pytest
 import torch
+from patience import PATIENCE_S, until
 
 from swiftdiff.errors import ConfigError
-from swiftdiff.pipeline.lane import Lane
+from swiftdiff.pipeline.lane import Lane, LaneFuture
 from swiftdiff.pipeline.work import Work
 
 _COUNT_THREADS = """
 import json, os, sys, torch
-from swiftdiff.pipeline.lane import Lane
+from swiftdiff.pipeline.lane import Lane, LaneFuture
 
 def count(work):
     work()
@@ -70,7 +72,7 @@ def test_work_may_be_given_what_another_lane_has_yet_to_compute() -> None:
         return float(next(ticks))
 
     def slow(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        is_waited_for.wait(60)
+        assert is_waited_for.wait(PATIENCE_S)
         return value + 1, value + 2
 
     with Lane("cpu:0") as first, Lane("cpu:1", clock=clock) as second:
@@ -106,19 +108,19 @@ def test_closing_finishes_what_is_queued_and_refuses_more() -> None:
 
 
 def test_work_that_fails_is_waited_for_and_the_rest_of_it_is_cancelled() -> None:
-    begun, go, finished = threading.Event(), threading.Event(), threading.Event()
+    begun, finished = threading.Event(), threading.Event()
+    cancelled: list[LaneFuture[Any]] = []
 
     def slow() -> None:
         begun.set()
-        go.wait(5)
+        until(lambda: cancelled and cancelled[0]._future.cancelled())
         finished.set()
 
     with Lane("cpu:0") as lane:
         with pytest.raises(ValueError, match="stop"), Work() as work:
             work.submit(lane, slow)
-            never = work.submit(lane, pytest.fail)
-            begun.wait(5)
-            threading.Timer(0.02, go.set).start()
+            cancelled.append(never := work.submit(lane, pytest.fail))
+            until(begun.is_set)
             raise ValueError("stop")
         assert finished.is_set()
         with pytest.raises(CancelledError):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from patience import PATIENCE_S
 from serving import (
     PLAIN,
     SwiftdiffSystem,
@@ -36,7 +37,6 @@ from swiftdiff.models.quiet import quiet_libraries
 from swiftdiff.request import ControlNetUse, ImageRequest, LoraUse
 from swiftdiff.systems.served_model import ServedModel
 
-PATIENCE_S = 10.0  # for what must come; a test that passes never waits for so long
 KEEP_NOTHING = {"lora_cache_mb": 0.0, "controlnet_cache_mb": 0.0}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import PATIENCE_S
 from serving import SwiftdiffSystem, engine, serve, stock, with_adapters
 from trace_events import overlap, read_timeline, spans_named
 
@@ -20,7 +21,6 @@ from swiftdiff.systems.service import Service
 from swiftdiff.telemetry.timeline import Timeline, spanned
 from swiftdiff.telemetry.timeline_file import TimelineFile
 
-PATIENCE_S = 10.0
 Events = list[dict[str, Any]]
 
 
