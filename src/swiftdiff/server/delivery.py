@@ -126,8 +126,8 @@ class Delivery:
             LOGGER.exception("request %s failed", job.request.request_id)
         if not job.conclude():
             return
-        uses = (*job.request.controlnets, *job.request.loras)
-        public = None if error is None else public_error(error, [use.id for use in uses])
+        adapter_ids = [use.id for use in job.request.controlnets] + [use.id for use in job.request.loras]
+        public = None if error is None else public_error(error, adapter_ids)
         busy_s = (outcome.handed_over_s - (job.started_s or 0.0)) * outcome.num_devices
         record = self._record(
             job, stages, error=error, served=served, pictures=pictures, device_seconds=busy_s
