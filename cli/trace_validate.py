@@ -56,8 +56,9 @@ def _to_json(report: TraceReport) -> dict[str, Any]:
 def _print(report: TraceReport) -> None:
     for finding in report.findings:
         _print_finding(finding)
-    counts = f"{report.count('error'):,} errors, {report.count('warning'):,} warnings"
-    typer.echo(f"{report.path}: {report.num_requests:,} requests in {report.num_lines:,} lines; {counts}")
+    read = f"{_counted(report.num_requests, 'request')} in {_counted(report.num_lines, 'line')}"
+    wrong = f"{_counted(report.count('error'), 'error')}, {_counted(report.count('warning'), 'warning')}"
+    typer.echo(f"{report.path}: {read}; {wrong}")
     if not report.complete:
         typer.echo(f"INCOMPLETE: what follows line {report.num_lines:,} was not checked")
 
@@ -73,6 +74,10 @@ def _print_finding(finding: Finding) -> None:
     typer.echo(
         textwrap.fill(_one_line(finding.example), WIDTH, initial_indent="    ", subsequent_indent="    ")
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _one_line(text: str) -> str:

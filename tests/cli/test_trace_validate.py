@@ -32,7 +32,7 @@ def test_a_right_trace_ends_with_0_even_with_warnings(capsys: pytest.CaptureFixt
     assert run(trace_of(Path("t.jsonl"), with_loras(["mine", "neon"]))) == 0
     out = capsys.readouterr().out
     assert out.startswith("warning: LoRA ids that the model shapes lacks\n")
-    assert out.endswith("t.jsonl: 2 requests in 2 lines; 0 errors, 1 warnings\n")
+    assert out.endswith("t.jsonl: 2 requests in 2 lines; 0 errors, 1 warning\n")
 
 
 def test_all_errors_are_shown_at_80_columns_and_end_with_1(capsys: pytest.CaptureFixture[str]) -> None:
