@@ -33,6 +33,9 @@ class WordPrompts:
     def null(self) -> torch.Tensor:
         return torch.zeros(1, 4, self._text_dim)
 
+    def follow(self, told: str, asked: str) -> str:
+        return asked
+
 
 class Hooked:
     """A model whose passes tell a test first, and are otherwise those of the real one."""

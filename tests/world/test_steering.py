@@ -64,3 +64,23 @@ def test_only_what_was_asked_for_to_stay_is_lasting() -> None:
     assert not steering.take().is_lasting
     steering.steer("push left")
     assert steering.take().is_lasting
+
+
+def test_the_model_is_told_more_than_the_user_asks_for() -> None:
+    told: list[str] = []
+
+    def encode_and_note(text: str) -> torch.Tensor:
+        told.append(text)
+        return torch.zeros(1, 1, 1)
+
+    def follow(before: str, asked: str) -> str:
+        return f"{asked} after {before.split(maxsplit=1)[0]}"
+
+    steering = Steering(encode_and_note, "a ball", "none", follow)
+    steering.steer("push", blocks=1)
+    made = [steering.take() for _ in range(4)]
+    assert [prompt.text for prompt in made] == ["a ball", "push", "none", "none"]
+    whole = ["a ball", "push after a", "none after push", "none after none"]
+    assert [prompt.whole for prompt in made] == whole
+    assert told[-3:] == whole[1:]
+    assert made[2].asked == made[3].asked != made[1].asked

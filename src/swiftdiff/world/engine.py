@@ -110,8 +110,9 @@ class WorldEngine:
         """
         if seed < 0:
             raise ConfigError.for_field("seed", seed, "0 or more")
-        steering = Steering(self.model.prompts.encode, prompt, self.model.settings.resting_prompt)
-        null = Prompt("", self.model.prompts.null()) if self._is_guided else None
+        prompts, resting = self.model.prompts, self.model.settings.resting_prompt
+        steering = Steering(prompts.encode, prompt, resting, prompts.follow)
+        null = Prompt("", prompts.null()) if self._is_guided else None
         with self._lock:
             if not self._is_open:
                 raise ConfigError("the world engine is closed and opens no more sessions")

@@ -47,12 +47,12 @@ class Half:
         self._causal.commit(latents, prompt.features, self.cache, self._cross(prompt))
 
     def _cross(self, prompt: Prompt) -> CrossCache:
-        cross = self._crosses.pop(prompt.text, None)
+        cross = self._crosses.pop(prompt.whole, None)
         if cross is None:
             while len(self._crosses) >= self._max_prompts:
                 self._crosses.popitem(last=False)
             cross = self._causal.cross_cache(prompt.features)
-        self._crosses[prompt.text] = cross
+        self._crosses[prompt.whole] = cross
         return cross
 
 

@@ -93,6 +93,15 @@ class PromptEncoder(Protocol):
         """Return the features of no prompt, for guidance, [1, tokens, text_dim]."""
         ...
 
+    def follow(self, told: str, asked: str) -> str:
+        """Return the whole text of a block.
+
+        Args:
+            told: The text of the block before.
+            asked: What the block's user asks for; `encode` takes it.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class WorldModel:
@@ -136,6 +145,10 @@ class EmbeddedPrompts:
         if text not in self.texts:
             raise RequestError(self._unknown(text))
         return self._embeddings[text].unsqueeze(0)
+
+    def follow(self, told: str, asked: str) -> str:
+        """Return what is asked for: a text stands for itself."""
+        return asked
 
     def null(self) -> torch.Tensor:
         """Return the features of no prompt, [1, tokens, text_dim].

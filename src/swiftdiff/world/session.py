@@ -125,7 +125,7 @@ class WorldSession:
         self._num_blocks = 0
         self._failure: BaseException | None = None
         self._commit: Commit | None = None
-        self._written_for: Prompt | None = None
+        self._written_for: int | None = None  # the wish, as prompts count them
 
     @property
     def num_blocks(self) -> int:
@@ -262,9 +262,9 @@ class WorldSession:
     def _rewrite_past(self, prompt: Prompt) -> list[Stretch]:
         """With a new lasting prompt, write the whole past as if it had been made with that one."""
         past = self._parts.past
-        if past is None or not prompt.is_lasting or prompt is self._written_for:
+        if past is None or not prompt.is_lasting or prompt.asked == self._written_for:
             return []
-        self._written_for = prompt
+        self._written_for = prompt.asked
         self._parts.world.forget()
         stretches = []
         for latents in past.blocks():  # one at a time, so that other sessions get their turn

@@ -27,6 +27,28 @@ def test_every_action_has_features_of_its_own_and_none_is_the_null_prompt() -> N
     assert len({tuple(item.flatten().tolist()) for item in (*features, PROMPTS.null())}) == 7
 
 
+def test_later_blocks_are_told_which_balls_there_are_and_not_where() -> None:
+    scene = "red ball at 8,20 moving 1.2,-0.7; magenta ball at 20,9 moving -0.5,0.9"
+    text = PROMPTS.follow(scene, "push left")
+    assert text == "push left; red ball; magenta ball"
+    text = PROMPTS.follow(text, "Colour")
+    assert text == "colour; yellow ball; red ball"
+    text = PROMPTS.follow(text, "none")
+    assert text == "none; yellow ball; red ball"
+    moved = scene.replace("8,20", "9,21")
+    assert PROMPTS.follow(moved, "none") == PROMPTS.follow(scene, "none")
+    features = PROMPTS.encode(text)
+    assert torch.equal(features[0, 0], PROMPTS.encode("none")[0, 0])
+    assert torch.equal(features[0, 1:, 2:8].argmax(-1), torch.tensor([1, 0, 0]))
+    assert features[0, 1:, 0].tolist() == [1, 1, 0]
+    assert not features[0, 1:, 8:31].any()
+
+
+def test_another_scene_is_asked_for_as_it_is() -> None:
+    scene = "red ball at 8,20 moving 1.2,-0.7"
+    assert PROMPTS.follow("none; blue ball", scene) == scene
+
+
 def test_spaces_and_capitals_do_not_matter() -> None:
     assert torch.equal(PROMPTS.encode("  Push   LEFT "), PROMPTS.encode("push left"))
     spaced = PROMPTS.encode("Red ball at 8 , 20 moving 1.2 , -0.7 ;")
@@ -48,6 +70,9 @@ def test_spaces_and_capitals_do_not_matter() -> None:
         ("red ball at 8,20 moving 1,0; red ball at 20,9 moving 1,0", "two balls of one colour"),
         (";".join(["red ball at 8,20 moving 1,0"] * 4), "balls is 4, but must be 1 to 3"),
         ("red ball at nan,20 moving 1,0", "ball 1"),
+        ("push left; pink ball", "unknown colour 'pink'"),
+        ("push left; red", "ball 1 is 'red', but must be like `red ball`"),
+        ("none; red ball; blue ball; cyan ball; green ball", "balls is 4, but must be at most 3"),
     ],
 )
 def test_what_cannot_be_parsed_is_refused_with_a_reason(text: str, reason: str) -> None:

@@ -28,7 +28,7 @@ from swiftdiff.world.bounce.measure import look_at
 from swiftdiff.world.bounce.prompts import action_features
 from swiftdiff.world.bounce.recipe import TrainOptions, train_bounce
 from swiftdiff.world.bounce.rollout import Roller
-from swiftdiff.world.bounce.scene import NONE, describe_scene, sample_scenes
+from swiftdiff.world.bounce.scene import COLOUR, NONE, describe_scene, sample_scenes
 from swiftdiff.world.config import CacheConfig, SamplerConfig, WorldConfig
 from swiftdiff.world.engine import WorldEngine
 from swiftdiff.world.loading import WorldModel, load_world
@@ -120,25 +120,31 @@ def test_clips_that_begin_in_the_middle_have_a_first_block_that_does_not_count(
 ) -> None:
     clips = make_clips(np.random.default_rng(0), 200, 2, random_world.vae)
     assert clips.latents.shape == (200, 4, 6, 8, 8)
-    has_scene = clips.prompts[:, 0, 1:].flatten(1).any(1)
+    has_scene = clips.prompts[:, 0, 1:, 8:10].flatten(1).any(1)  # it says where balls are
     counts = clips.counts[:, 0] > 0
     assert 60 < int((~counts).sum()) < 100
     assert not has_scene[~counts].any()
     assert int(has_scene[counts].sum()) > 0.9 * int(counts.sum())  # the others have no prompt, for guidance
     assert bool(clips.counts[:, 1].all())
-    resting = torch.from_numpy(action_features(np.array([NONE])))
-    assert 100 < int((clips.prompts[:, 1] == resting).flatten(1).all(1).sum()) < 190
+    resting = torch.from_numpy(action_features(np.array([NONE])))[:, 0]
+    assert 100 < int((clips.prompts[:, 1, 0] == resting).all(1).sum()) < 190
+    tells_balls = clips.prompts[:, 1, 1:, 0].any(1)
+    assert int(tells_balls.sum()) > 180
+    assert not clips.prompts[:, 1, 1:, 8:31].any()
 
 
 @pytest.mark.parametrize("renoise", [False, True])
 def test_clips_made_for_the_judge_are_those_of_the_engine(random_world: WorldModel, renoise: bool) -> None:
     scenes = sample_scenes(np.random.default_rng(0), 2)
     cache, sampler = CacheConfig(window_blocks=2), SamplerConfig(renoise=renoise)
-    made = Roller(random_world, 5, cache, sampler).roll(scenes, np.full((2, 4), NONE))
+    actions = np.full((2, 4), NONE)
+    actions[1, 1] = COLOUR
+    made = Roller(random_world, 5, cache, sampler).roll(scenes, actions)
     with (
         WorldEngine(random_world, WorldConfig(cache=cache, sampler=sampler)) as engine,
         engine.open(describe_scene(scenes, 1), seed=6) as session,
     ):
+        session.steer("colour", blocks=1)
         frames = np.concatenate([session.next_block().frames for _ in range(4)])
     assert np.abs(made[1].astype(int) - frames).max() <= 1
 

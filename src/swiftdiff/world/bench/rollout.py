@@ -128,8 +128,8 @@ class Roller:
         self._seed = seed
         self._schedule = make_schedule(model.settings.sampler)
         resting = model.settings.resting_prompt
-        first = self._encode(prompt)
-        self._prompts: Prompts = (first, first if resting is None else self._encode(resting))
+        later = prompt if resting is None else model.prompts.follow(prompt, resting)
+        self._prompts: Prompts = (self._encode(prompt), self._encode(later))
 
     def cached(self, config: CacheConfig) -> CachedWay:
         """Return the way with an empty cache."""

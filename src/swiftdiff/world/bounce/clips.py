@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .framewise import encode_clips
 from .physics import Course, simulate
-from .prompts import NUM_FEATURES, NUM_TOKENS, action_features, scene_features
+from .prompts import NUM_FEATURES, NUM_TOKENS, block_features, scene_features
 from .render import draw
-from .scene import ACTIONS, FRAMES_PER_BLOCK, NONE, sample_scenes
+from .scene import ACTIONS, FRAMES_PER_BLOCK, MAX_BALLS, NONE, sample_scenes
 
 #: share of clips that begin in the middle, their first block being context alone: what a block sees once its
 #: clip's beginning has left the window
@@ -40,7 +40,7 @@ class Clips:
 
 
 def make_clips(rng: np.random.Generator, number: int, blocks: int, vae: AutoencoderKLWan) -> Clips:
-    """Return fresh clips; a block without an action has the prompt `none`, a clip's first one its scene."""
+    """Return fresh clips; a clip's first prompt is its scene, later ones are actions and balls."""
     scenes = sample_scenes(rng, number)
     is_middle = (rng.random(number) < _MIDDLE_SHARE) & (blocks > 1)
     before = np.where(is_middle, rng.integers(1, _LONGEST_BEFORE + 1, number), 0)
@@ -48,7 +48,10 @@ def make_clips(rng: np.random.Generator, number: int, blocks: int, vae: Autoenco
     course = _cut(simulate(scenes, actions), before * FRAMES_PER_BLOCK, blocks * FRAMES_PER_BLOCK)
     rows = np.arange(number)[:, None]
     shown = actions[rows, before[:, None] + np.arange(blocks)]
-    prompts = action_features(shown.ravel()).reshape(number, blocks, NUM_TOKENS, NUM_FEATURES)
+    colour = course.colour[:, ::FRAMES_PER_BLOCK]
+    present = np.broadcast_to(course.present[:, None], colour.shape)
+    told = block_features(colour.reshape(-1, MAX_BALLS), present.reshape(-1, MAX_BALLS), shown.ravel())
+    prompts = told.reshape(number, blocks, NUM_TOKENS, NUM_FEATURES)
     prompts[~is_middle, 0] = scene_features(scenes)[~is_middle]
     prompts[rng.random((number, blocks)) < _DROP] = 0
     counts = np.ones((number, blocks), np.float32)

@@ -13,29 +13,36 @@ from torch import Tensor
 from swiftdiff.errors import RequestError
 from swiftdiff.validation import unknown_name
 
-from .scene import ACTION_NAMES, COLOUR_NAMES, MAX_BALLS, NONE, RADIUS, SIDE, SPEEDS, Floats, Scenes
+from .scene import ACTION_NAMES, COLOUR, COLOUR_NAMES, MAX_BALLS, NONE, RADIUS, SIDE, SPEEDS, Floats, Scenes
 
 NUM_TOKENS: Final = 1 + MAX_BALLS
 NUM_FEATURES: Final = 32
 _NUMBER = r"\s*([-+]?\d+(?:\.\d+)?)\s*"
 _BALL = re.compile(rf"\s*(\w+)\s+ball\s+at{_NUMBER},{_NUMBER}\bmoving{_NUMBER},{_NUMBER}", re.IGNORECASE)
+_COLOUR_OF_BALL = re.compile(r"(\w+)\s+ball\b")
 _WAVES = np.pi / SIDE * np.array([1.0, 2.0, 4.0, 8.0])
 _EXAMPLE = "red ball at 8,20 moving 1.2,-0.7; blue ball at 20,9 moving -0.5,0.9"
 _SPEED_TOLERANCE = 0.01  # what is written has two decimals
 
 
 class BouncePrompts:
-    """Encodes bounce's prompts; it has no state and no weights."""
+    """Encodes bounce's prompts; it has no state and no weights.
+
+    A clip's first prompt is a scene. Later blocks are told an action and which balls there are, such as
+    ``push left; red ball; blue ball``: as with a film's caption, that stays while it goes on. Where the balls
+    are the model must see in the past. Users ask for the action alone.
+    """
 
     def encode(self, text: str) -> Tensor:
-        """Return features of a scene or an action, [1, 4, 32].
+        """Return features of a scene, of an action, or of an action and balls, [1, 4, 32].
 
         Raises:
-            RequestError: The text is neither.
+            RequestError: The text is none of these.
         """
         wanted = " ".join(text.lower().split())
-        if wanted in ACTION_NAMES:
-            return torch.from_numpy(action_features(np.array([ACTION_NAMES.index(wanted)])))
+        action, *balls = (part.strip() for part in wanted.split(";"))
+        if action in ACTION_NAMES:
+            return torch.from_numpy(_told_features(ACTION_NAMES.index(action), balls))
         if " ball" not in f" {wanted}":
             raise RequestError(
                 f"{unknown_name('action', text, ACTION_NAMES)}; or a scene such as `{_EXAMPLE}`"
@@ -45,6 +52,21 @@ class BouncePrompts:
     def null(self) -> Tensor:
         """Return what no prompt is, for guidance: zeros, [1, 4, 32]."""
         return torch.zeros(1, NUM_TOKENS, NUM_FEATURES)
+
+    def follow(self, told: str, asked: str) -> str:
+        """Return a later block's text: an action, and the balls of `told` in the colours they now have.
+
+        Args:
+            told: The text of the block before.
+            asked: An action; anything else is returned as it is.
+        """
+        action = " ".join(asked.lower().split())
+        if action not in ACTION_NAMES:
+            return asked
+        step = int(action == ACTION_NAMES[COLOUR])
+        names = [name for name in _COLOUR_OF_BALL.findall(told.lower()) if name in COLOUR_NAMES]
+        shown = [COLOUR_NAMES[(COLOUR_NAMES.index(name) + step) % len(COLOUR_NAMES)] for name in names]
+        return "; ".join([action, *(f"{name} ball" for name in shown)])
 
 
 def parse_scene(text: str) -> Scenes:
@@ -76,6 +98,23 @@ def parse_scene(text: str) -> Scenes:
     if len(set(colour[present])) < len(parts):
         raise RequestError(f"prompt: two balls of one colour in {text!r}; each needs its own")
     return Scenes(position, velocity, colour, present)
+
+
+def _told_features(action: int, balls: list[str]) -> NDArray[np.float32]:
+    """Return features of an action and of balls such as ``red ball``, [1, 4, 32]."""
+    if len(balls) > MAX_BALLS:
+        raise RequestError.for_field("balls", len(balls), f"at most {MAX_BALLS}", "prompt")
+    colour, present = np.zeros((1, MAX_BALLS), np.int64), np.zeros((1, MAX_BALLS), np.bool_)
+    for ball, text in enumerate(balls):
+        found = _COLOUR_OF_BALL.fullmatch(text)
+        if found is None:
+            raise RequestError.for_field(
+                f"ball {ball + 1}", text, "like `red ball` after an action", "prompt"
+            )
+        if found[1] not in COLOUR_NAMES:
+            raise RequestError(f"prompt: {unknown_name('colour', found[1], COLOUR_NAMES)}")
+        colour[0, ball], present[0, ball] = COLOUR_NAMES.index(found[1]), True
+    return block_features(colour, present, np.array([action]))
 
 
 def _check_ball(name: str, position: Floats, velocity: Floats) -> None:
@@ -119,4 +158,23 @@ def action_features(actions: NDArray[np.int64]) -> NDArray[np.float32]:
     features = np.zeros((len(actions), NUM_TOKENS, NUM_FEATURES), np.float32)
     features[:, 0, 1] = 1
     features[:, 0, 2:8] = np.eye(len(ACTION_NAMES))[actions]
+    return features
+
+
+def block_features(
+    colour: NDArray[np.int64], present: NDArray[np.bool_], actions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return features of later blocks, [blocks, 4, 32]: an action, and which balls there are but not where.
+
+    Args:
+        colour: As the block shows them, index into COLOURS, [blocks, 3].
+        present: [blocks, 3].
+        actions: [blocks].
+    """
+    features = action_features(actions)
+    balls = features[:, 1:]
+    balls[..., 0] = 1
+    balls[..., 2:8] = np.eye(len(COLOUR_NAMES))[colour]
+    balls[..., 31] = np.arange(MAX_BALLS) / MAX_BALLS
+    balls *= present[..., None]
     return features

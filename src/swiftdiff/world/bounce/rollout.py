@@ -11,8 +11,8 @@ from swiftdiff.world.loading import WorldModel
 from swiftdiff.world.sampling import NoiseSchedule, block_noise, make_schedule
 
 from .framewise import decode_clips
-from .prompts import action_features, scene_features
-from .scene import Scenes
+from .prompts import block_features, scene_features
+from .scene import COLOUR, COLOURS, Scenes
 
 
 class Roller:
@@ -49,9 +49,11 @@ class Roller:
         causal, schedule = self._model.causal, self._schedule
         shape = self._model.settings.block_shape
         cache = causal.new_cache((len(scenes), *shape[1:]), self._cache)
-        blocks = []
+        blocks, colour = [], scenes.colour
         for block in range(actions.shape[1]):
-            features = scene_features(scenes) if block == 0 else action_features(actions[:, block])
+            colour = (colour + (actions[:, block] == COLOUR)[:, None]) % len(COLOURS)
+            told = block_features(colour, scenes.present, actions[:, block])
+            features = scene_features(scenes) if block == 0 else told
             cross = causal.cross_cache(torch.from_numpy(features))
             prompt = torch.from_numpy(features)
             draws = self._noise(schedule, block, len(scenes), first_clip)

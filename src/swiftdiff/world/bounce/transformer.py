@@ -42,12 +42,19 @@ class ForcedTask:
     """Predict every block's flow from the true past."""
 
     def __init__(
-        self, transformer: WanTransformer3DModel, vae: AutoencoderKLWan, device: torch.device
+        self,
+        transformer: WanTransformer3DModel,
+        vae: AutoencoderKLWan,
+        device: torch.device,
+        *,
+        is_trained: bool = False,
     ) -> None:
+        """Make the task; a transformer that is trained already begins with the longest clips."""
         self._transformer = transformer.to(device)
         self._causal = CausalWan(self._transformer)
         self._vae = vae.to(device).requires_grad_(False)
         self._device = device
+        self._is_trained = is_trained
         self._sigmas = torch.tensor(make_schedule(SamplerConfig()).sigmas[:-1], device=device)
 
     @property
@@ -63,7 +70,8 @@ class ForcedTask:
         return self._flow_loss(clips, past, clips.latents, noise, sigmas, window)
 
     def _clips(self, rng: np.random.Generator, batch_size: int, fraction: float) -> tuple[Clips, int]:
-        blocks = next(blocks for until, blocks in _LENGTHS if fraction <= until)
+        place = 1.0 if self._is_trained else fraction
+        blocks = next(blocks for until, blocks in _LENGTHS if place <= until)
         return make_clips(rng, max(1, batch_size // blocks), blocks, self._vae), blocks
 
     def _noise(self, rng: np.random.Generator, clips: Clips) -> Tensor:
