@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
 from bench_fakes import FakeBuild
 from gpu_bench_fakes import fake_seams, small_gpu_options
+from patience import until
 
 from swiftdiff.bench.gpu_session import GpuBenchEnd, Seams, resume_gpu_bench, start_gpu_bench
+from swiftdiff.bench.worker import Worker
 from swiftdiff.engine.measuring import MeasuringObserver
 from swiftdiff.errors import ConfigError, StorageError
 
@@ -82,7 +85,7 @@ def test_the_pair_takes_turns_and_then_every_other_system_has_the_gpu_alone(tmp_
 
 def test_what_does_not_fit_is_said_and_measured_when_the_benchmark_is_resumed(tmp_path: Path) -> None:
     listener = Listener()
-    # The clock is read before every warm-up and round: at 6 s a look, the minute is over after the first repeat.
+    # The clock is read before every warm-up and round: at 6 s a look, one repeat is all there is time for.
     ended = start(tmp_path / "out", fake_seams(seconds_a_look=6.0), listener, minutes=1.65)
     assert ended.outcome == "cut"
     kept = measured(ended)
@@ -113,6 +116,27 @@ def test_an_interrupted_session_goes_on_with_the_setting_that_was_cut_off(tmp_pa
     assert sorted(measured(ended)) == sorted(each for each in ALL if each[1] != "all-off")
 
 
+@dataclasses.dataclass(frozen=True)
+class CountedPreload:
+    log: Path
+
+    def __call__(self) -> None:
+        with self.log.open("a") as log:
+            log.write("1")
+
+
+def test_a_resumed_session_starts_only_what_is_left_to_measure(tmp_path: Path) -> None:
+    ended = start(tmp_path / "out", fake_seams(), repeats=1, systems=("swiftdiff", "all-off"))
+    everything, raw = sorted(measured(ended)), ended.folder.raw_path
+    kept = [line for line in raw.read_text().splitlines(keepends=True) if '"all-off"' not in line]
+    raw.write_text("".join(kept))
+    preload = CountedPreload(tmp_path / "log")
+    resumed = resume_gpu_bench(ended.folder.path, seams=dataclasses.replace(fake_seams(), preload=preload))
+    assert resumed.outcome == "complete"
+    assert sorted(measured(resumed)) == everything
+    assert preload.log.read_text() == "1"
+
+
 @pytest.mark.parametrize("misbehaves", ["cannot_start", "dies"])
 def test_a_system_that_is_lost_is_recorded_as_failed_and_the_others_are_measured(
     tmp_path: Path, misbehaves: str
@@ -130,9 +154,21 @@ def test_a_system_that_is_lost_is_recorded_as_failed_and_the_others_are_measured
 
 
 def test_a_system_that_hangs_says_where_and_is_ended_and_the_others_are_measured(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seams = dataclasses.replace(fake_seams(FakeBuild(slow=("swiftdiff",))), patience_s=3.0)
+    log, receive = tmp_path / "log", Worker._receive
+
+    def impatient(worker: Worker, patience_s: float | None = None) -> object:
+        """Lose patience when the system serves, not after a time in which a slow machine comes to nothing."""
+
+        def hangs() -> bool:
+            return worker.contender.name == "swiftdiff" and log.exists() and "swiftdiff " in log.read_text()
+
+        until(lambda: hangs() or wait([worker._connection, worker._process.sentinel], 0))
+        return receive(worker, 0.0 if hangs() else None)
+
+    monkeypatch.setattr(Worker, "_receive", impatient)
+    seams = dataclasses.replace(fake_seams(FakeBuild(slow=("swiftdiff",), log=log)), patience_s=3.0)
     ended = start(tmp_path / "out", seams, repeats=1, systems=("swiftdiff",), settings=("0C/0L",))
     assert ended.outcome == "complete"
     errors = {each.system: each.error for each in ended.folder.read_measurements() if each.error}

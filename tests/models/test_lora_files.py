@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file
 from torch import nn
 
 from swiftdiff.errors import AdapterError
 from swiftdiff.models.kohya_names import kohya_unet_name
-from swiftdiff.models.lora_files import LoraFormat, LoraLayer, layers_from_peft, save_lora
+from swiftdiff.models.lora_files import LoraFormat, LoraLayer, save_lora
 from swiftdiff.models.presets import build_preset
 from swiftdiff.models.quiet import quiet_libraries
 
@@ -112,18 +111,6 @@ def test_all_560_sdxl_projections_get_the_key_that_kohya_gives_them() -> None:
 def test_a_layer_that_kohya_has_no_name_for_is_an_error(name: str) -> None:
     with pytest.raises(AdapterError, match="no layer of an SDXL UNet"):
         kohya_unet_name(name)
-
-
-def test_a_lora_trained_with_peft_is_taken_over_with_its_alpha() -> None:
-    unet = small_unet(1)
-    inject_adapter_in_model(
-        LoraConfig(r=4, lora_alpha=2, target_modules=["to_q"], init_lora_weights=False), unet
-    )
-    layers = layers_from_peft(get_peft_model_state_dict(unet), alpha=2)
-    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
-    trained = unet.get_submodule(name)
-    torch.testing.assert_close(layers[name].delta(), trained.get_delta_weight("default"))
-    assert len(layers) == sum(key.endswith("to_q.base_layer.weight") for key in unet.state_dict())
 
 
 def test_what_cannot_be_a_lora_is_refused_before_a_file_exists(tmp_path: Path) -> None:

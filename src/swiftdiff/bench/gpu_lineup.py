@@ -26,7 +26,7 @@ SWITCHES = {
     "channels_last": "nhwc",
 }
 UNMEASURED_SWITCHES = ("prefetch", "compile_blocks")
-# Estimated for full-size SDXL in half precision with three ControlNets and two LoRAs: the weights, a decode in
+# Estimated for full-size SDXL in half precision with three ControlNets and two LoRAs: weights, a decode in
 # float32 and what steps need are 22 GB for stock; swiftdiff has 8 more, for pristine weights and graphs.
 MEMORY_FOR_TWO = 60e9
 MOST_GPUS = 5  # two halves of guidance and three ControlNets: more have nothing to do

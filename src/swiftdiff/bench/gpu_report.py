@@ -18,6 +18,7 @@ from swiftdiff.bench.report import REPORT, SUMMARY, TABLES
 from swiftdiff.bench.requests import CONTROLS, GUIDANCE_SCALE
 from swiftdiff.bench.tables import describe_warmups
 from swiftdiff.errors import StorageError
+from swiftdiff.report.machine_lines import software_of
 from swiftdiff.report.tables import to_csv, to_markdown
 
 _NOT_PUBLISHED = ("images", CONTROLS)  # gigabytes of noise, and what the code draws again
@@ -78,9 +79,7 @@ def gpu_header(result: GpuBenchResult) -> list[str]:
     lines = [
         *(doubt.sentence for doubt in gpu_doubts(result)),
         *_device_lines(result),
-        f"Software: swiftdiff {environment['swiftdiff']} at {environment['git_commit'] or 'no commit'}, "
-        f"Python {environment['python']}, torch {environment['packages']['torch']}, "
-        f"diffusers {environment['packages']['diffusers']}, {environment['platform']}.",
+        f"Software: {software_of(environment)}, {environment['platform']}.",
         f"Command: {' '.join(environment['command'])}",
         f"Model: {options.model}{', random weights' if options.model.startswith('sdxl') else ''}, "
         f"{options.dtype}, {options.steps} steps, guidance {GUIDANCE_SCALE}, one picture of the model's own "

@@ -212,7 +212,9 @@ class _GpuBench:
     def _prepare(self, team: Team) -> Ceiling:
         """Let processes import, and measure the ceiling and count the work meanwhile."""
         self.observer.doing("starting processes, measuring the matmul ceiling")
-        ahead = team.contenders if _has_memory_for(len(team.contenders)) else self._groups[0]
+        left = [self._groups[number] for number in sorted({unit.group for unit in self._units()})]
+        all_left = [each for group in left for each in group]
+        ahead = all_left if _has_memory_for(len(all_left)) else left[0]
         team.spawn(ahead, self._seams.build, self._seams.preload)
         under_way = self._ceiling()
         if not (self._folder.path / WORK).exists():

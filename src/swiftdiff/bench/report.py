@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-
 from swiftdiff.bench.folder import ENVIRONMENT, BenchFolder
 from swiftdiff.bench.lineup import MEANINGS
 from swiftdiff.bench.requests import GUIDANCE_SCALE
 from swiftdiff.bench.results import BenchResult, compute_results, doubts_of
 from swiftdiff.bench.tables import bench_tables, describe_warmups
+from swiftdiff.report.machine_lines import begin_line, machine_lines
 from swiftdiff.report.tables import to_csv, to_markdown
 
 REPORT = "report.md"
@@ -51,24 +49,14 @@ def read_bench_result(folder: BenchFolder, *, complete: bool) -> BenchResult:
 
 def header(result: BenchResult) -> list[str]:
     """Return the lines that a reader needs to judge the tables: machine, software, what was done how."""
-    environment: dict[str, Any] = result.environment
     options = result.options
-    sessions = environment["sessions"]
-    began = datetime.fromisoformat(sessions[0]["started_at"])
     threads = "; ".join(
         f"{stage.model} {stage.stock_threads}" for stage in result.stages if stage.view == "same-hardware"
     )
     lines = [
         *(doubt.sentence for doubt in doubts_of(result)),
-        f"Machine: {environment['cpu']}, {environment['usable_cores']} usable cores of "
-        f"{environment['cores']}, {environment['memory_bytes'] / 2**30:.0f} GiB, {environment['platform']}.",
-        f"Software: swiftdiff {environment['swiftdiff']} at {environment['git_commit'] or 'no commit'}, "
-        f"Python {environment['python']}, torch {environment['packages']['torch']}, "
-        f"diffusers {environment['packages']['diffusers']}.",
-        f"Command: {' '.join(environment['command'])}",
-        f"Began {began:%Y-%m-%d %H:%M} at a load average of {result.load_at_start:.2f}"
-        f"{f', in {len(sessions)} sessions' if len(sessions) > 1 else ''}; other processes then kept "
-        f"{result.other_share[0]:.2f} cores busy at the median, {result.other_share[1]:.2f} at most.",
+        *machine_lines(result.environment),
+        begin_line(result.environment, result.load_at_start, result.other_share),
         f"Requests: {options.steps} steps, guidance {GUIDANCE_SCALE}, one picture of the model's own size, "
         f"float32, Euler; {options.repeats} repeats with other prompts and seeds, the same for all systems, "
         f"which take turns; {describe_warmups(options.warmups)}.",

@@ -33,7 +33,7 @@ Build = Callable[[ServingConfig], ServingSystem]
 Preload = Callable[[], None]
 _CLOSE_S = 20.0
 _TERMINATE_S = 2.0
-_TRACEBACK_S = 0.5
+_TRACEBACK_S = 10.0
 
 
 def nothing() -> None:
@@ -239,7 +239,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     if hasattr(faulthandler, "register"):
-        faulthandler.register(signal.SIGUSR1)  # see `Worker._end_hanging`
+        faulthandler.register(signal.SIGUSR1, chain=True)  # tells and ends: see `Worker._end_hanging`
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, contender.cores)  # before torch counts cores
     try:

@@ -26,7 +26,6 @@ Layers = Mapping[str, "LoraLayer"]
 _Number = TypeVar("_Number", int, float)
 _COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 _KOHYA_PREFIX = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
-_PEFT_PREFIX = "base_model.model."
 _TEXT_MODEL = "text_model."
 
 
@@ -57,36 +56,6 @@ class LoraLayer:
     def delta(self) -> torch.Tensor:
         """Return the change of the weight, in the weight's shape."""
         return self.scale * torch.einsum("or,r...->o...", self.up.flatten(1), self.down)
-
-
-def layers_from_peft(
-    state_dict: Mapping[str, torch.Tensor], alpha: float | Mapping[str, float] | None = None
-) -> dict[str, LoraLayer]:
-    """Return the layers of a state dict as ``peft.get_peft_model_state_dict(model)`` gives it.
-
-    Args:
-        state_dict: Keys ``<module>.lora_A.weight`` and ``<module>.lora_B.weight``.
-        alpha: PEFT keeps alpha in its config, not here: one number, or a number by module; None is alpha =
-            rank.
-
-    Raises:
-        AdapterError: A key is not a plain LoRA's, or one of a pair is missing.
-    """
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in state_dict.items():
-        module, _, part = key.removeprefix(_PEFT_PREFIX).partition(".lora_")
-        if part not in ("A.weight", "B.weight"):
-            raise AdapterError(
-                f"key {key!r} is not a LoRA's: it must end in .lora_A.weight or .lora_B.weight"
-            )
-        parts.setdefault(module, {})[part[0]] = tensor
-    layers = {}
-    for module, pair in parts.items():
-        if len(pair) < 2:
-            raise AdapterError(f"LoRA layer {module} has no lora_{'B' if 'A' in pair else 'A'}.weight")
-        own_alpha = alpha.get(module) if isinstance(alpha, Mapping) else alpha
-        layers[module] = LoraLayer(pair["A"], pair["B"], own_alpha)
-    return layers
 
 
 def save_lora(

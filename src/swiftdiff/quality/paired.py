@@ -6,15 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from .picture_files import IncomparableError, read_pair
 from .picture_judge import Expectation, PictureJudge
 from .pixels import compare_pixels
 from .quality_report import EXACT_MAX_LEVELS, PictureQuality
 
-Image8 = NDArray[np.uint8]
 _SMALLEST_SIDE = 8  # the window of the structural similarity reaches beyond smaller pictures
 
 
@@ -52,15 +48,8 @@ def measure_pairs(
     return tuple(measured), tuple(problems)
 
 
-class IncomparableError(Exception):
-    """Two pictures cannot be compared; the message says why."""
-
-
 def _measure(pair: PicturePair, judge: PictureJudge) -> PictureQuality:
-    before, after = read_picture_file(pair.before), read_picture_file(pair.after)
-    if before.shape != after.shape:
-        sizes = [f"{array.shape[1]}×{array.shape[0]}" for array in (after, before)]
-        raise IncomparableError(f"{pair.after} is {sizes[0]}, the baseline's is {sizes[1]}")
+    before, after = read_pair(pair.before, pair.after)
     if min(before.shape[:2]) < _SMALLEST_SIDE:
         raise IncomparableError(f"{pair.after} is smaller than {_SMALLEST_SIDE}×{_SMALLEST_SIDE}")
     pixels = compare_pixels(before, after)
@@ -71,18 +60,3 @@ def _measure(pair: PicturePair, judge: PictureJudge) -> PictureQuality:
     return PictureQuality(
         pair.request_id, pair.index, pair.repeat, pixels, scores, judge.score(after, expected)
     )
-
-
-def read_picture_file(path: Path) -> Image8:
-    """A picture's pixels, uint8 [H, W, 3].
-
-    Raises:
-        IncomparableError: It is not there, or cannot be read.
-    """
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError as error:
-        raise IncomparableError(f"{path} is not there") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise IncomparableError(f"{path} cannot be read: {error}") from error

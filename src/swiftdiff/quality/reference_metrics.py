@@ -18,7 +18,7 @@ from PIL import Image
 
 from swiftdiff.errors import ConfigError, ModelError
 
-from .paired import read_picture_file
+from .picture_files import read_picture_file
 from .quality_report import ReferenceScore
 from .statistics import Estimate, bootstrap_mean
 

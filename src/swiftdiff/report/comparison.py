@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from swiftdiff.errors import ConfigError
+from swiftdiff.quality.quality_report import EXACT_MAX_LEVELS
 from swiftdiff.quality.statistics import Estimate, bootstrap_ratio
 from swiftdiff.report.comparability import RunSetting, find_caveats, find_obstacles, read_setting
 from swiftdiff.report.measured_system import MeasuredSystem, find_runs, read_system
@@ -18,7 +19,6 @@ from swiftdiff.report.result import RunResult
 from swiftdiff.report.summary import Statistics, describe
 
 BASELINE_ENGINE = "diffusers"
-EXACT_MAX_LEVELS = 1  # what float rounding of a reordered sum may change in a picture, in levels of 255
 
 
 @dataclass(frozen=True)

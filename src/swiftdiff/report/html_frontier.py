@@ -128,4 +128,4 @@ def _frame(across: _Axis, up: _Axis, shown: Frontier) -> str:
 def _interval(point: FrontierPoint) -> str:
     if point.quality_low is None or point.quality_high is None:
         return "–"
-    return f"{point.quality_low:.4f} to {point.quality_high:.4f}"
+    return f"{point.quality_low:.4f}–{point.quality_high:.4f}"

@@ -34,6 +34,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align
 thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
 tbody th { font-weight: 400; white-space: pre; }
 .number { text-align: right; white-space: nowrap; }
+thead .number { white-space: normal; }
 tbody tr, thead tr { background: var(--paper); }
 tbody tr:nth-child(even) { background: var(--shade); }
 .scroll th:first-child { position: sticky; left: 0; background: inherit; }

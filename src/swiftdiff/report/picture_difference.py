@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-MAX_LEVEL = 255
+from swiftdiff.quality.picture_files import IncomparableError, read_pair
+from swiftdiff.quality.quality_report import psnr_db
 
 
 @dataclass(frozen=True)
@@ -98,25 +97,13 @@ def compare_pictures(requests: Iterable[tuple[str, Iterable[Path], Iterable[Path
         for index, paths in enumerate(zip(before, after, strict=False)):
             try:
                 found.pairs.append(_compare(request_id, index, *paths))
-            except _IncomparableError as error:
+            except IncomparableError as error:
                 found.problems.append(str(error))
     return PictureComparison(tuple(found.pairs), tuple(found.problems))
 
 
-def psnr_db(mean_square: float) -> float:
-    """Return the PSNR in dB of 8-bit pictures with a mean square difference."""
-    return 10 * math.log10(MAX_LEVEL**2 / mean_square) if mean_square else math.inf
-
-
-class _IncomparableError(Exception):
-    """Two pictures cannot be compared; the message says why."""
-
-
 def _compare(request_id: str, index: int, baseline: Path, other: Path) -> PictureDifference:
-    before, after = _read(baseline), _read(other)
-    if before.shape != after.shape:
-        sizes = [f"{array.shape[1]}×{array.shape[0]}" for array in (after, before)]
-        raise _IncomparableError(f"{other} is {sizes[0]}, the baseline's is {sizes[1]}")
+    before, after = read_pair(baseline, other)
     difference = np.abs(after.astype(np.int16) - before)
     return PictureDifference(
         request_id,
@@ -125,13 +112,3 @@ def _compare(request_id: str, index: int, baseline: Path, other: Path) -> Pictur
         float(difference.mean()),
         float(np.square(difference.astype(np.float64)).mean()),
     )
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError as error:
-        raise _IncomparableError(f"{path} is not there") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _IncomparableError(f"{path} cannot be read: {error}") from error

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from .scene import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES, Scene, SceneObject
+from .scene import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES, THIRD_PLACES, Scene, SceneObject
 
 _SYNONYMS = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge"), "medium": ("medium",)}
 _RELATION_WORDS = {
@@ -72,7 +72,7 @@ def parse_caption(text: str) -> Scene | None:
         centres = [(0.5 + 0.24 * dx, 0.5 + 0.24 * dy), (0.5 - 0.24 * dx, 0.5 - 0.24 * dy)]
         if len(nouns) == 3:
             third = "below" if " below, on" in text else "above"
-            row, lone = (0.29, 0.73) if third == "below" else (0.71, 0.27)
+            row, lone = THIRD_PLACES[third]
             centres = [(x, row) for x, _ in centres] + [(0.5, lone)]
     if relation is None:
         return None

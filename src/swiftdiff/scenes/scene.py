@@ -70,8 +70,8 @@ RELATIONS: Final = MappingProxyType(
     {"left of": (-1.0, 0.0), "right of": (1.0, 0.0), "above": (0.0, -1.0), "below": (0.0, 1.0)}
 )
 
-#: where the third object of three stands: under or over the other two
-THIRD_PLACES: Final = ("below", "above")
+#: where the third object of three stands, under or over the other two -> the height of those and its own
+THIRD_PLACES: Final = MappingProxyType({"below": (0.29, 0.73), "above": (0.71, 0.27)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +160,8 @@ def _place(rng: np.random.Generator, radii: list[float]) -> tuple[str, str | Non
             return relation, None, [(along[0], across[0]), (along[1], across[1])]
         return relation, None, [(across[0], along[0]), (across[1], along[1])]
     relation = str(rng.choice(("left of", "right of")))
-    third = str(rng.choice(THIRD_PLACES))
+    third = str(rng.choice(tuple(THIRD_PLACES)))
     side = RELATIONS[relation][0]
-    row, lone = (0.29, 0.73) if third == "below" else (0.71, 0.27)
+    row, lone = THIRD_PLACES[third]
     spots = [(0.5 + 0.23 * side, row), (0.5 - 0.23 * side, row), (0.5, lone)]
     return relation, third, [(x + jitter(0.03), y + jitter(0.025)) for x, y in spots]

@@ -124,7 +124,7 @@ class WorldRoutes:
         proposal = propose(engine.model)
         return _json(
             WorldOffer(
-                model=engine.model.name,
+                model=Path(engine.model.name).resolve().name,  # a client need not know where it lies
                 example=proposal.example,
                 prompts=proposal.prompts[:MAX_LISTED],
                 actions=proposal.actions,

@@ -72,8 +72,8 @@ class SwiftdiffSystem:
         self._source = source = resolve_model(config.model)
         self._store = store or open_store(config.adapters, source.adapter_url)
         # Lanes have threads of their own. If this thread computed with several too, OpenMP would count more
-        # threads than cores and put waiting ones to sleep: all-core work then took 1.6 times as long. Beside a
-        # GPU the CPU is there for what threads read, a LoRA of SDXL's size is a second's work of one core.
+        # threads than cores and put waiting ones to sleep: all-core work then took 1.6 times as long. Beside
+        # a GPU the CPU is there for what threads read, a LoRA of SDXL's size is a second's work of one core.
         self._threads_before = torch.get_num_threads()
         num_threads = config.threads or self._threads_before
         pipe = load_pipeline(

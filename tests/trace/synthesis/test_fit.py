@@ -149,7 +149,9 @@ def test_damaged_files_of_gentd26_are_named(small: Path) -> None:
     with pytest.raises(TraceError, match=r"first_half\.csv:3: lora_args is"):
         observe(small)
     adapters.unlink()
-    with pytest.raises(TraceError, match=r"must hold one file data_trace_processed\*\.csv\* .* holds none"):
+    with pytest.raises(
+        TraceError, match=r"must be one file data_trace_processed\*\.csv\*, but there is none"
+    ):
         observe(small)
 
 

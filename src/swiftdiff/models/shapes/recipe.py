@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline
-from safetensors.torch import load_file, save_file
-from torch import distributed, nn
+from safetensors.torch import load_file
+from torch import nn
 
 from swiftdiff.models.integrity import verify_manifest, write_manifest
 from swiftdiff.models.lora_files import LoraLayer, save_lora
@@ -134,19 +134,19 @@ class _Stages:
 
     def run(self, part: str, module: nn.Module, plans: list[tuple[Plan, Callable[[], Task]]]) -> None:
         path = self._options.work_folder / f"{part}.safetensors"
-        if self._is_missing(path):
+        if self._setting.is_missing(path):
             module.train()
             for plan, task in plans:
                 self._fit(plan, task())
             if isinstance(module, AutoencoderKL) and plans:
                 autoencoder.standardise(module, self._setting.device)
-            self._finish(path, {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()})
+            self._setting.keep(path, module.state_dict())
         module.load_state_dict(load_file(path))
         module.eval()
 
     def lora(self, recipe: loras.LoraRecipe) -> None:
         path = self._options.work_folder / f"lora-{recipe.style}.safetensors"
-        if not self._is_missing(path):
+        if not self._setting.is_missing(path):
             return
         family = load_base(self._options.work_folder, self._setting.device)
         start = self._options.start_from
@@ -162,7 +162,7 @@ class _Stages:
         for name, module in family.parts.items():
             for layer, (down, up) in loras.layer_weights(module, recipe).items():
                 tensors[f"{name}/{layer}/A"], tensors[f"{name}/{layer}/B"] = down, up
-        self._finish(path, tensors)
+        self._setting.keep(path, tensors)
 
     def _fit(self, plan: Plan, task: Task) -> None:
         budget_s = None
@@ -171,21 +171,6 @@ class _Stages:
             budget_s = share * self._options.budget_s
         steps = max(1, round(plan.steps * self._options.scale))
         fit(task, replace(plan, steps=steps), self._setting, budget_s)
-
-    def _is_missing(self, path: Path) -> bool:
-        """The same answer in every worker: all look before any goes on and could write the file."""
-        missing = not path.exists()
-        if self._setting.workers > 1:
-            distributed.barrier()
-        return missing
-
-    def _finish(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
-        if self._setting.rank == 0:
-            temporary = path.with_suffix(".part")
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-            temporary.replace(path)
-        if self._setting.workers > 1:
-            distributed.barrier()
 
 
 def _share(plan: str) -> float:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
 from swiftdiff.errors import ModelError
@@ -65,6 +66,25 @@ class Setting:
     seed: int = 0
     autocast: bool = False
     report: Callable[[StageProgress], None] | None = None
+
+    def is_missing(self, path: Path) -> bool:
+        """Return the same in every worker: all look before any goes on and could write the file."""
+        missing = not path.exists()
+        self._meet()
+        return missing
+
+    def keep(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Write a finished part whole or not at all; every worker goes on when it is there."""
+        if self.rank == 0:
+            temporary = path.with_suffix(".part")
+            stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(stored, temporary)
+            temporary.replace(path)
+        self._meet()
+
+    def _meet(self) -> None:
+        if self.workers > 1:
+            distributed.barrier()
 
 
 class Task(Protocol):

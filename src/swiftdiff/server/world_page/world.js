@@ -23,7 +23,7 @@ async function learn() {
     at("model").textContent = `Model ${offer.model}, ${offer.fps} frames a second, ${offer.frames_per_block} a block`;
     at("prompt").maxLength = at("text").maxLength = offer.prompt_chars;
     if (!at("prompt").value) at("prompt").value = offer.example;
-    at("another").hidden = !offer.example;
+    at("another").hidden = offer.prompts.length > 0;
     at("images").hidden = !offer.images;
     showPrompts(offer.prompts);
     showActions(offer.actions);
@@ -140,11 +140,13 @@ function show(mine, picture, headers) {
   }
   screen.getContext("2d").drawImage(picture, 0, 0);
   const now = performance.now();
-  if (!mine.shown) at("first").textContent = `${Math.round(now - mine.askedAt)} ms`;
+  if (!mine.shown) {
+    mine.firstAt = now;
+    at("first").textContent = `${Math.round(now - mine.askedAt)} ms`;
+  }
   mine.shown += 1;
   at("shown").textContent = mine.shown;
   mine.times.push(now);
-  while (mine.times[0] < now - RATE_OVER_MS) mine.times.shift();
   at("missed").textContent = headers.get("x-missed");
   const block = Number(headers.get("x-block"));
   if (block === mine.block) return;
@@ -155,8 +157,10 @@ function show(mine, picture, headers) {
 function showFigures() {
   if (!world) return;
   const { times } = world;
-  const seconds = (times.at(-1) - times[0]) / 1000;
-  at("rate").textContent = times.length > 1 ? ((times.length - 1) / seconds).toFixed(1) : "–";
+  const now = performance.now();
+  while (times[0] < now - RATE_OVER_MS) times.shift(); // here, so that a stream that stalls is seen to
+  const seconds = Math.min(now - world.firstAt, RATE_OVER_MS) / 1000;
+  at("rate").textContent = seconds > 0.5 ? (times.length / seconds).toFixed(1) : "–";
 }
 
 async function steer(text, blocks) {

@@ -49,7 +49,7 @@ def read_gentd26(source: Path, options: ImportOptions, progress: Progress) -> Re
         TraceError: The folder has not one file of each, or a file's columns are not GenTD26's.
     """
     if source.is_dir():
-        ids, times = _only(source, ADAPTER_FILES), _only(source, ARRIVAL_FILES)
+        ids, times = only_file(source, ADAPTER_FILES), only_file(source, ARRIVAL_FILES)
         check_columns(ids, read_header(ids), ADAPTER_COLUMNS)
         check_columns(times, read_header(times), ARRIVAL_COLUMNS)
         join = _by_uses if options.join == "uses" else _by_rows
@@ -67,7 +67,12 @@ def read_gentd26(source: Path, options: ImportOptions, progress: Progress) -> Re
     return Reading(files=(source,), rows=rows, lists_controlnets=False)
 
 
-def _only(folder: Path, pattern: str) -> Path:
+def only_file(folder: Path, pattern: str) -> Path:
+    """Return the one file of a folder whose name fits.
+
+    Raises:
+        TraceError: There is none, or there are several.
+    """
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"

@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 
 from swiftdiff.errors import TraceError
+from swiftdiff.trace.importers.gentd26 import ADAPTER_FILES, ARRIVAL_FILES, only_file
 from swiftdiff.trace.provenance import Source
 from swiftdiff.trace.reader import trace_sha256
 from swiftdiff.trace.synthesis.observations import Floats, Observations
 
-_ADAPTERS = "data_trace_processed*.csv*"
-_TIMES = "lora_request_trace*.csv*"
 _LOADS = {"lora": "lora_update_latency*.csv*", "controlnet": "controlnet_latency*.csv*"}
 _NEVER_RAN = ("PENDING", "PROCESSING")
 _DAY_NS = 86400 * 10**9
@@ -34,11 +33,11 @@ def observe_gentd26(folder: Path) -> Observations:
     Raises:
         TraceError: A file is missing or there twice, damaged, or lacks a column.
     """
-    adapters_path, times_path = _only(folder, _ADAPTERS), _only(folder, _TIMES)
+    adapters_path, times_path = only_file(folder, ADAPTER_FILES), only_file(folder, ARRIVAL_FILES)
     adapters = _read(adapters_path, ["num_images_per_prompt", "num_inference_steps", "lora_args"])
     loras, scales = _loras(adapters, adapters_path)
     ran = adapters[adapters.num_inference_steps.notna()]
-    loads = {kind: _only(folder, glob) for kind, glob in _LOADS.items() if list(folder.glob(glob))}
+    loads = {kind: only_file(folder, glob) for kind, glob in _LOADS.items() if list(folder.glob(glob))}
     load_times = {kind: _seconds(path) for kind, path in loads.items()}
     paths = (adapters_path, times_path, *loads.values())
     return Observations(
@@ -56,14 +55,6 @@ def observe_gentd26(folder: Path) -> Observations:
             "prompts": "captions of 64 scenes of the embedded model's world",
         },
     )
-
-
-def _only(folder: Path, glob: str) -> Path:
-    found = sorted(folder.glob(glob))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise TraceError(f"{folder}: must hold one file {glob} of GenTD26 for a fit, but holds {names}")
-    return found[0]
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from swiftdiff.quality.statistics import Estimate
+from swiftdiff.report.machine_lines import begin_line, machine_lines
 from swiftdiff.report.tables import Cell, Column, Table, to_csv, to_markdown
 from swiftdiff.world.bench.folder import ENVIRONMENT, WorldBenchFolder
 from swiftdiff.world.bench.results import Finding, WorldBenchResult, compute_result, doubts_of
@@ -48,24 +48,15 @@ def read_bench_result(folder: WorldBenchFolder, *, complete: bool) -> WorldBench
 
 def header(result: WorldBenchResult) -> list[str]:
     """Return the lines that a reader needs to judge the tables."""
-    environment: dict[str, Any] = result.environment
+    environment = result.environment
     options, model = result.options, environment["model"]
-    sessions = environment["sessions"]
-    began = datetime.fromisoformat(sessions[0]["started_at"])
     return [
         *doubts_of(result),
-        f"Machine: {environment['cpu']}, {environment['usable_cores']} usable cores of "
-        f"{environment['cores']}, {environment['memory_bytes'] / 2**30:.0f} GiB, {environment['platform']}.",
-        f"Software: swiftdiff {environment['swiftdiff']} at {environment['git_commit'] or 'no commit'}, "
-        f"Python {environment['python']}, torch {environment['packages']['torch']}, "
-        f"diffusers {environment['packages']['diffusers']}.",
-        f"Command: {' '.join(environment['command'])}",
+        *machine_lines(environment),
         f"Model: {options.model}, {model['parameters']:,} parameters in its transformer, "
         f"{model['tokens_per_block']} tokens a block, {model['steps']} steps a block, float32, on "
         f"{options.device} with {options.threads} thread{'s' if options.threads > 1 else ''}.",
-        f"Began {began:%Y-%m-%d %H:%M} at a load average of {result.load_at_start:.2f}"
-        f"{f', in {len(sessions)} sessions' if len(sessions) > 1 else ''}; other processes then kept "
-        f"{result.other_share[0]:.2f} cores busy at the median, {result.other_share[1]:.2f} at most.",
+        begin_line(environment, result.load_at_start, result.other_share),
         f"{options.repeats} repeats in which cases take turns, in alternating order, after a warm-up that is "
         "not recorded. A ratio is taken within each repeat.",
     ]

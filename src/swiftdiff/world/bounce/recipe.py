@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from safetensors.torch import load_file, save_file
-from torch import distributed, nn
+from safetensors.torch import load_file
 
 from swiftdiff.errors import StorageError
 from swiftdiff.models.integrity import write_manifest
@@ -106,22 +105,26 @@ class _Stages:
     def autoencoder(self, vae: AutoencoderKLWan, *, trains: bool) -> None:
         path = self._options.work_folder / "vae.safetensors"
         device = self._setting.device
-        if self._is_missing(path):
+        if self._setting.is_missing(path):
             if trains:
                 self._fit(autoencoder.PLAN, autoencoder.AutoencoderTask(vae, device))
                 autoencoder.standardise(vae, device)
             latents = {name: torch.tensor(vae.config[name]) for name in (_MEAN, _DEVIATION)}
-            self._finish(path, vae, latents)
+            self._setting.keep(path, vae.state_dict() | latents)
         load_autoencoder(path, vae)
         vae.eval()
 
     def transformer(self, net: WanTransformer3DModel, vae: AutoencoderKLWan) -> None:
         path = self._options.work_folder / "transformer.safetensors"
-        if self._is_missing(path):
+        if self._setting.is_missing(path):
             device = self._setting.device
-            self._fit(transformer.FORCED_PLAN, transformer.ForcedTask(net, vae, device))
-            self._fit(transformer.OWN_PLAN, transformer.OwnTask(net, vae, device))
-            self._finish(path, net, {})
+            is_trained = self._options.start_from is not None
+            plan = transformer.FORCED_PLAN
+            if is_trained:
+                plan = replace(plan, learning_rate=plan.learning_rate / 2)
+            self._fit(plan, transformer.ForcedTask(net, vae, device, is_trained=is_trained))
+            self._fit(transformer.OWN_PLAN, transformer.OwnTask(net, vae, device, is_trained=is_trained))
+            self._setting.keep(path, net.state_dict())
 
     def _fit(self, plan: Plan, task: Task) -> None:
         options, budget_s = self._options, None
@@ -131,24 +134,6 @@ class _Stages:
         steps = max(1, round(plan.steps * options.scale))
         batch_size = plan.batch_size * options.batch_scale
         fit(task, replace(plan, steps=steps, batch_size=batch_size), self._setting, budget_s)
-
-    def _is_missing(self, path: Path) -> bool:
-        """The same answer in every worker: all look before any goes on and could write the file."""
-        missing = not path.exists()
-        self._meet()
-        return missing
-
-    def _finish(self, path: Path, module: nn.Module, more: dict[str, torch.Tensor]) -> None:
-        if self._setting.rank == 0:
-            temporary = path.with_suffix(".part")
-            tensors = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-            save_file({name: tensor.contiguous() for name, tensor in (tensors | more).items()}, temporary)
-            temporary.replace(path)
-        self._meet()
-
-    def _meet(self) -> None:
-        if self._setting.workers > 1:
-            distributed.barrier()
 
 
 def load_autoencoder(path: Path, vae: AutoencoderKLWan) -> None:
