@@ -42,7 +42,7 @@ def test_the_same_source_gives_the_same_spec() -> None:
         (["none.jsonl", "-o", "s.toml"], "cannot read trace none.jsonl"),
         (["empty.jsonl", "-o", "s.toml"], "empty.jsonl: 0 requests are too few for a fit"),
         (["wrong.jsonl", "-o", "s.toml"], "wrong.jsonl:1: "),
-        (["empty", "-o", "s.toml"], "empty: must hold one file data_trace_processed*.csv* of GenTD26"),
+        (["empty", "-o", "s.toml"], "empty: there must be one file data_trace_processed*.csv*"),
         (["empty.jsonl", "-o", "s.jsonl"], "-o is 's.jsonl', but must be a name that ends in .toml"),
         (["empty.jsonl", "-o", "taken.toml"], "taken.toml exists; choose another -o or use --force"),
     ],
