@@ -73,7 +73,7 @@ def test_what_was_not_measured_waits_at_step_0_and_its_record_says_so(use: LoraU
         ("k = 6", "k = 20", "must be a k below num_inference_steps (20) for 'neon'"),
         ("k = 6", 'k = "6"', "loras.neon.k is '6', but must be an integer"),
         ("k = 6", "k = 6\nkk = 6", "unknown field 'kk'"),
-        ("format = 1", "format = 2", "format is 2, but must be one of 1"),
+        ("format = 1", "format = 2", "format is 2, but must be 1"),
         ("format = 1", "format = ", "not valid TOML"),
         (f'sha256 = "{DIGEST}"\nscale', 'sha256 = "abc"\nscale', "loras.neon.sha256 is 'abc'"),
         ("scale = 1.0", "scale = nan", "loras.neon.scale is nan"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from compare_fakes import FakeBuild
+from compare_fakes import SLOW_S, FakeBuild
 from fakes import make_request, write_requests
 
 from swiftdiff.compare.plan import ComparePlan, SweepOptions, make_plan
@@ -38,8 +38,9 @@ def table(report: Report, name: str) -> Table:
 
 
 def test_each_probe_is_a_run_and_a_system_too_slow_alone_holds_no_rate(tmp_path: Path) -> None:
-    plan, out = make(tmp_path, ReplayOptions(slo_ms=300.0)), tmp_path / "out"
-    ended = start(plan, out, seconds={"slow": 0.4})
+    # a limit just below the slow system's time leaves the other 2 s for what else the machine does
+    plan, out = make(tmp_path, ReplayOptions(slo_ms=SLOW_S * 1000 - 50)), tmp_path / "out"
+    ended = start(plan, out, slow=("slow",))
     stock, slow = read_sweep(ended.folder, plan)
     assert (slow.highest_held, slow.lowest_failed, slow.finished) == (None, None, True)
     assert [probe.rate for probe in slow.probes] == [None]

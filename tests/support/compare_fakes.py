@@ -17,6 +17,7 @@ from swiftdiff.systems.base import Exactness, Served, Waiting
 from swiftdiff.telemetry.timeline import Timeline
 
 SERVICE_S = 0.001
+SLOW_S = 2.05
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class FakeBuild:
         dies: Systems whose process ends at their first request.
         fails: Systems that serve no request.
         stops: Systems that serve one request and never a second.
+        slow: Systems that take SLOW_S for a request.
         log: File that gets a line a request: system, request and process.
     """
 
@@ -35,6 +37,7 @@ class FakeBuild:
     dies: tuple[str, ...] = ()
     fails: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
+    slow: tuple[str, ...] = ()
     log: Path | None = None
 
     def __call__(self, config: ServingConfig) -> CompareFake:
@@ -74,9 +77,10 @@ class CompareFake:
         if self.name in self._build.stops and self._num_served:
             time.sleep(3600)
         self._num_served += 1
-        time.sleep(SERVICE_S)
+        seconds = SLOW_S if self.name in self._build.slow else SERVICE_S
+        time.sleep(seconds)
         image = Image.new("RGB", (16, 16), (request.seed % 200, 0, 0))
-        return Served([image], {"denoise": SERVICE_S}, bytes_loaded=10)
+        return Served([image], {"denoise": seconds}, bytes_loaded=10)
 
     def finish(self) -> None:
         """Nothing to restore."""
