@@ -267,6 +267,7 @@ def test_the_page_is_readable_and_usable(
     assert faint_texts(page) == []
     if size == PHONE:  # the world and what steers it are on one screen
         ends = [page.locator(name).bounding_box() for name in ("#screen", "#steer")]
-        assert all(box["y"] >= 0 and box["y"] + box["height"] <= size["height"] for box in ends if box)
+        # to a pixel: the click may have scrolled the lowest button to the very edge, which is no whole one
+        assert all(box["y"] >= -1 and box["y"] + box["height"] <= size["height"] + 1 for box in ends if box)
     page.close()
     end_all(worlds)

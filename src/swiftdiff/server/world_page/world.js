@@ -92,7 +92,6 @@ async function start(event) {
   try {
     const made = await post(WORLDS, { prompt, ...(seed !== "" && { seed: Number(seed) }) }, mine.stop.signal);
     mine.id = made.id;
-    if (matchMedia("(max-width: 52rem)").matches) at("live").scrollIntoView({ block: "start" });
     const response = await api.send(`../${made.frames}`, { signal: mine.stop.signal });
     say(`It runs. Seed ${made.seed}.`);
     await watch(mine, response.body);
@@ -142,6 +141,8 @@ function show(mine, picture, headers) {
   const now = performance.now();
   if (!mine.shown) {
     mine.firstAt = now;
+    // not before: with its first picture the screen takes its size, and the page its length
+    if (matchMedia("(max-width: 52rem)").matches) at("live").scrollIntoView({ block: "start" });
     at("first").textContent = `${Math.round(now - mine.askedAt)} ms`;
   }
   mine.shown += 1;
