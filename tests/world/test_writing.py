@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from swiftdiff.errors import StorageError
-from swiftdiff.world.writing import find_ffmpeg, shown_scale, write_gif, write_mp4, write_png
+from swiftdiff.files import write_png
+from swiftdiff.world.writing import find_ffmpeg, shown_scale, write_gif, write_mp4
 
 
 def picture(number: int, height: int = 32, width: int = 32) -> np.ndarray:
@@ -22,7 +23,7 @@ def picture(number: int, height: int = 32, width: int = 32) -> np.ndarray:
 def frames(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{number:06d}.png" for number in range(7)]
     for number, path in enumerate(paths):
-        write_png(path, picture(number))
+        write_png(path, Image.fromarray(picture(number)))
     return paths
 
 
@@ -103,7 +104,9 @@ def test_an_ffmpeg_that_cannot_be_started_is_an_error(tmp_path: Path, frames: li
 def test_the_real_ffmpeg_writes_an_mp4(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(4)]
     for number, path in enumerate(paths):
-        write_png(path, picture(number, height=33, width=35))  # odd sides, which 4:2:0 does not have
+        write_png(
+            path, Image.fromarray(picture(number, height=33, width=35))
+        )  # odd sides, which 4:2:0 does not have
     ffmpeg = find_ffmpeg()
     assert ffmpeg is not None
     write_mp4(tmp_path / "clip.mp4", paths, fps=12, ffmpeg=ffmpeg)

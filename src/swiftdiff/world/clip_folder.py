@@ -21,17 +21,25 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 
 from swiftdiff.errors import ConfigError, StorageError
-from swiftdiff.files import append_line, cannot, check_free, drop_torn_line, read_lines, write_whole
+from swiftdiff.files import (
+    append_line,
+    cannot,
+    check_free,
+    drop_torn_line,
+    read_lines,
+    write_png,
+    write_whole,
+)
 from swiftdiff.validation import StrictModel, describe
 from swiftdiff.world.clip_request import ClipRequest
 from swiftdiff.world.config import WorldConfig
 from swiftdiff.world.config_file import load_world_config
 from swiftdiff.world.decoding import Frames
 from swiftdiff.world.profile import BlockTimes
-from swiftdiff.world.writing import write_png
 
 Latents = NDArray[np.float32]
 
@@ -192,7 +200,7 @@ class ClipFolder:
             StorageError: The disk takes no more.
         """
         for number, frame in enumerate(frames, start=record.first_frame):
-            write_png(self.frame_path(number), frame)
+            write_png(self.frame_path(number), Image.fromarray(frame))
         data = io.BytesIO()
         np.save(data, latents, allow_pickle=False)
         write_whole(self._latents_of(record.block), data.getvalue())

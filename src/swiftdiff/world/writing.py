@@ -1,9 +1,8 @@
-"""Owns what a clip's pictures are written as: PNG frames while it is made; GIF and MP4 of them at its end."""
+"""Owns what a clip's pictures are written as at its end: GIF and MP4."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import shutil
 import subprocess
 import tempfile
@@ -12,26 +11,13 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from swiftdiff.errors import StorageError
-from swiftdiff.files import PNG_COMPRESS_LEVEL, write_whole
 
 # Smaller clips are shown enlarged by a whole factor, so that one pixel stays one square.
 _SHOWN_SIDE = 256
 FFMPEG = "ffmpeg"
-
-
-def write_png(path: Path, frame: NDArray[np.uint8]) -> None:
-    """Write a picture, [height, width, 3], whole or not at all.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, format="PNG", compress_level=PNG_COMPRESS_LEVEL)
-    write_whole(path, buffer.getvalue())
 
 
 def shown_scale(width: int, height: int) -> int:
