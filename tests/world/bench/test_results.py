@@ -74,6 +74,8 @@ def test_a_repeat_without_its_partner_is_no_pair() -> None:
     [
         ([row("parity", "cache", max_error=9e-6)], "cache vs", True),
         ([row("parity", "cache", max_error=2e-5)], "cache vs", False),
+        ([row("parity", "float64", max_error=2e-5)], "… in float64", False),
+        ([row("parity", "float64", max_error=2e-14)], "… in float64", True),
         ([row("window", "window", bytes_before=8, bytes_after=8)], "window: KV bytes", True),
         ([row("window", "window", bytes_before=8, bytes_after=9)], "window: KV bytes", False),
         ([row("window", "window", last_block_s=1.2, first_full_block_s=1.0)], "window: time", False),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from swiftdiff.models.weights_digest import weights_digest
 from swiftdiff.telemetry.timeline import Timeline
 from swiftdiff.world.bench.options import (
     CACHE,
+    FLOAT64,
     INT8,
     NATIVE,
     PLAIN,
@@ -22,6 +24,7 @@ from swiftdiff.world.bench.options import (
     WorldBenchOptions,
 )
 from swiftdiff.world.bench.rollout import Roller
+from swiftdiff.world.causal import CausalWan
 from swiftdiff.world.config import CacheConfig, CachePolicy, WorldConfig
 from swiftdiff.world.drift.error import measure_clip
 from swiftdiff.world.drift.metrics import metrics_for
@@ -81,7 +84,7 @@ def plan_rounds(options: WorldBenchOptions, *, has_truth: bool) -> list[Round]:
         "first-pixels": (_STREAM,),
         "overhead": (PROFILED, PLAIN),
     }
-    rounds = [Round("parity", 0, (CACHE,)), Round("int8", -1, (_ERROR,))]
+    rounds = [Round("parity", 0, (CACHE, FLOAT64)), Round("int8", -1, (_ERROR,))]
     for repeat in range(options.repeats):
         for part, cases in timed.items():
             rounds.append(Round(part, repeat, cases if repeat % 2 == 0 else cases[::-1]))
@@ -135,7 +138,7 @@ class WorldBench:
             SwiftdiffError: It cannot be measured.
         """
         measures: dict[Part, Callable[[], Measured]] = {
-            "parity": self._compare_with_recomputing,
+            "parity": lambda: self._compare_with_recomputing(is_double=case == FLOAT64),
             "speed": lambda: self._time_clip(case),
             "window": lambda: self._time_blocks(next(policy for policy in _POLICIES if policy == case)),
             "int8": lambda: self._compare_int8() if case == _ERROR else self._time_dtype(case),
@@ -145,10 +148,13 @@ class WorldBench:
         }
         return measures[part]()
 
-    def _compare_with_recomputing(self) -> Measured:
-        blocks = self._options.longest_clip
+    def _compare_with_recomputing(self, *, is_double: bool) -> Measured:
+        blocks, roller = self._options.longest_clip, self._roller
         whole = CacheConfig(policy="full", max_blocks=blocks)
-        compared = self._roller.compare(blocks, self._roller.cached(whole), self._roller.recomputed())
+        if is_double:
+            causal = CausalWan(deepcopy(self._model.causal.transformer).double())
+            roller = Roller(replace(self._model, causal=causal), self._prompt, self._options.seed)
+        compared = roller.compare(blocks, roller.cached(whole), roller.recomputed())
         numbers = {"max_error": max(compared.errors), "scale": compared.scale}
         return Measured(numbers, {"max_error": compared.errors})
 

@@ -11,6 +11,7 @@ from swiftdiff.telemetry.machine_load import MAX_IDLE_LOAD, MAX_OTHER_SHARE
 from swiftdiff.world.bench.folder import BenchRow
 from swiftdiff.world.bench.options import (
     CACHE,
+    FLOAT64,
     INT8,
     NATIVE,
     PLAIN,
@@ -206,6 +207,7 @@ def _findings(options: WorldBenchOptions, rows: _Rows) -> list[Finding]:
     ]
     return [
         Finding("cache vs recompute, largest error", rows.spread("parity", CACHE, "max_error"), _MAX_ERROR),
+        Finding("… in float64", rows.spread("parity", FLOAT64, "max_error"), _MAX_ERROR),
         *speedups,
         *_window_findings(options, rows),
         *_int8_findings(rows),
