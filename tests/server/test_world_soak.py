@@ -7,7 +7,9 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -126,3 +128,36 @@ def test_a_mistake_is_one_line(
     printed = capsys.readouterr().err
     assert complaint in printed
     assert len(printed.splitlines()) == 1
+
+
+class _Process:
+    def __init__(self, pid: int, name: str, kind: str, rss: int) -> None:
+        self.pid, self._name, self._kind, self._rss = pid, name, kind, rss
+
+    def name(self) -> str:
+        return self._name
+
+    def cmdline(self) -> list[str]:
+        return [self._name, f"--type={self._kind}"]
+
+    def memory_info(self) -> SimpleNamespace:
+        return SimpleNamespace(rss=self._rss)
+
+
+def test_a_service_that_the_browser_starts_later_for_itself_does_not_count_but_a_page_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = [
+        _Process(1, "python", "", 900_000_000),
+        _Process(2, "chromium", "renderer", 100_000_000),
+        _Process(3, "chromium", "utility", 10_000_000),
+    ]
+    me = SimpleNamespace(children=lambda recursive: list(running))
+    monkeypatch.setattr(psutil, "Process", lambda: me)
+    held = world_soak._BrowserMemory()
+    assert held() == 110
+    running += [
+        _Process(4, "chromium", "utility", 48_000_000),
+        _Process(5, "chromium", "renderer", 1_000_000),
+    ]
+    assert held() == 111
