@@ -99,11 +99,12 @@ def bench_gpu(
             given = {name: value for name, value in chosen.items() if value is not None}
             ended = _start(options.model_copy(update=given), out, observer)
         result = _report(ended)
-        target = _publish(ended, result, publish)
     if as_json:
         print_json(result.to_json())
     else:
-        _print_result(result, ended, target)
+        _print_result(result, ended)
+    if publish is not None:
+        _publish(ended, result, publish)
     raise typer.Exit(exit_code(ended.outcome, failed=bool(result.failures)))
 
 
@@ -141,13 +142,19 @@ def _report(ended: GpuBenchEnd) -> GpuBenchResult:
         return read_gpu_result(ended.folder, outcome=ended.outcome, cut=ended.cut)
 
 
-def _publish(ended: GpuBenchEnd, result: GpuBenchResult, root: Path | None) -> Path | None:
-    from swiftdiff.bench.gpu_report import publish
+def _publish(ended: GpuBenchEnd, result: GpuBenchResult, root: Path) -> None:
+    """Publish, and say on stderr where, or why not: the numbers are on stdout already."""
+    from swiftdiff.bench.gpu_report import publish, why_not_published
 
-    return None if root is None else publish(ended.folder, result, root)
+    reason = why_not_published(result)
+    if reason is None:
+        line = f"published: {publish(ended.folder, result, root)}"
+    else:
+        line = f"not published: {reason}"
+    Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)
 
 
-def _print_result(result: GpuBenchResult, ended: GpuBenchEnd, target: Path | None) -> None:
+def _print_result(result: GpuBenchResult, ended: GpuBenchEnd) -> None:
     from swiftdiff.bench.gpu_report import gpu_header
     from swiftdiff.bench.gpu_tables import gpu_tables
     from swiftdiff.bench.report import REPORT, TABLES
@@ -165,8 +172,6 @@ def _print_result(result: GpuBenchResult, ended: GpuBenchEnd, target: Path | Non
     folder = ended.folder.path
     console.print(f"tables:    {folder / REPORT}, {folder / TABLES}", markup=False, soft_wrap=True)
     console.print(f"records:   {ended.folder.raw_path}", markup=False, soft_wrap=True)
-    if target is not None:
-        console.print(f"published: {target}", markup=False, soft_wrap=True)
     if ended.cut:
         command = f"swiftdiff bench-gpu --resume {folder}"
         console.print(f"\nMore can be measured with\n  {command}", markup=False, soft_wrap=True)

@@ -137,8 +137,7 @@ class SwiftdiffConfig(StrictModel):
         controlnet_device_mb: Memory on each GPU for ControlNets between requests.
         graph_device_mb: Memory for arguments and results of CUDA graphs; those used least recently are
             captured again when they are needed.
-        graph_device_mb: Annotated[float, Field(ge=0)] = 4000.0
-    pristine_device_mb: Memory on each GPU for copies of weights that LoRAs change; the rest is kept on
+        pristine_device_mb: Memory on each GPU for copies of weights that LoRAs change; the rest is kept on
             the host. None is no limit.
         eviction: Which adapter leaves a full cache: the least recently or least frequently used.
         max_concurrent_loads: Adapters read from the store at one time.

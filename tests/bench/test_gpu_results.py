@@ -10,18 +10,19 @@ import pytest
 from gpu_bench_fakes import fabricate_folder, on_gpus
 
 from swiftdiff.bench.gpu_options import GpuBenchFolder
-from swiftdiff.bench.gpu_report import publish, write_gpu_report
+from swiftdiff.bench.gpu_report import publish, why_not_published, write_gpu_report
 from swiftdiff.bench.gpu_results import GpuBenchResult, read_gpu_result
 from swiftdiff.bench.gpu_session import GpuBenchEnd
 from swiftdiff.bench.gpu_tables import gpu_tables
 from swiftdiff.bench.records import Measurement
+from swiftdiff.errors import StorageError
 
 LOG = "2026/11/23 07:00:00.500, 0, 1980, 2619, 50, 650.20, 100\n"
 
 
 def some() -> list[Measurement]:
     made = on_gpus("stock", [8.0, 10.0], "3C/2L")
-    made += on_gpus("swiftdiff", [4.0, 4.0], "3C/2L", graphs_captured=0)
+    made += on_gpus("swiftdiff", [4.0, 4.0], "3C/2L", graphs_captured=0, capture_s=7.5)
     made += on_gpus("swiftdiff-2gpus", [2.0, 2.0], "3C/2L", device_seconds=4.0)
     made += on_gpus("all-bold", [1.0], "3C/2L", exactness="approximate")
     made += on_gpus("all-off", [6.0], "3C/2L") + on_gpus("graphs-only", [3.0], "3C/2L")
@@ -72,9 +73,9 @@ def test_the_share_of_the_ceiling_is_counted_work_over_seconds_and_gpus(tmp_path
 
 def test_starts_first_requests_and_memory_are_told_by_system(tmp_path: Path) -> None:
     start = table(read(fabricate_folder(tmp_path / "b", some())), "start")
-    assert start["stock"] == ["5.0", "9.0", "1.5", "–", "0.0", "20.0"]
+    assert start["stock"] == ["5.0", "9.0", "1.5", "0.0", "–", "0.0", "20.0"]
     assert start["all-off"][:3] == ["–", "–", "–"]
-    assert start["swiftdiff"][3] == "0"
+    assert start["swiftdiff"][3:5] == ["7.5", "0"]
 
 
 def test_a_report_says_on_what_it_was_measured_and_what_was_left_out(tmp_path: Path) -> None:
@@ -107,6 +108,7 @@ def test_a_report_says_on_what_it_was_measured_and_what_was_left_out(tmp_path: P
         ({"dry_run": True}, "complete", "DRY RUN"),
         ({"gpu": {"memory.used": "9000"}}, "complete", "GPU NOT IDLE"),
         ({"ceilings": (800.0, 700.0)}, "complete", "GPU SLOWED DOWN"),
+        ({"dry_run": True, "ceilings": (800.0, 700.0)}, "complete", "DRY RUN – CPU SLOWED DOWN"),
         ({}, "interrupted", "INCOMPLETE"),
     ],
 )
@@ -146,9 +148,9 @@ def test_what_is_published_lies_in_a_folder_named_after_the_gpu_without_pictures
     folder = fabricate_folder(tmp_path / "b", some())
     (folder.path / "images").mkdir()
     result = write_gpu_report(GpuBenchEnd(folder, "complete"))
-    first, second = (publish(folder, result, tmp_path / "published") for _ in range(2))
-    assert first is not None
-    assert second is not None
+    other = fabricate_folder(tmp_path / "c", on_gpus("stock", [7.0], "0C/0L") + some())
+    first = publish(folder, result, tmp_path / "published")
+    second = publish(other, write_gpu_report(GpuBenchEnd(other, "complete")), tmp_path / "published")
     assert (first.name, second.name) == ("2x-h100-80gb-hbm3-bench", "2x-h100-80gb-hbm3-bench-2")
     assert {path.name for path in first.iterdir()} == {
         "bench-gpu.json",
@@ -162,9 +164,34 @@ def test_what_is_published_lies_in_a_folder_named_after_the_gpu_without_pictures
     assert {path.name for path in (tmp_path / "published").iterdir()} == {first.name, second.name}
 
 
+def test_a_benchmark_that_went_on_replaces_what_was_published_of_it(tmp_path: Path) -> None:
+    folder, root = fabricate_folder(tmp_path / "b", some()), tmp_path / "published"
+    first = publish(folder, write_gpu_report(GpuBenchEnd(folder, "cut", "more")), root)
+    for more in on_gpus("all-mild", [1.0], "3C/2L", exactness="approximate"):
+        folder.append(more)
+    again = publish(folder, write_gpu_report(GpuBenchEnd(folder, "complete")), root)
+    assert (first, [path.name for path in root.iterdir()]) == (again, [first.name])
+    assert "all-mild" in (first / "report.md").read_text()
+
+
+def test_where_it_cannot_be_published_it_is_said_how_to_do_so_later(tmp_path: Path) -> None:
+    folder, root = fabricate_folder(tmp_path / "b", some()), tmp_path / "published"
+    root.write_text("a file")
+    with pytest.raises(StorageError, match=r"--resume \S+/b --publish DIR"):
+        publish(folder, write_gpu_report(GpuBenchEnd(folder, "complete")), root)
+
+
+def test_adapters_that_were_borrowed_are_told(tmp_path: Path) -> None:
+    folder = fabricate_folder(tmp_path / "b", some())
+    environment = folder.read_json("environment.json")
+    folder.write_json("environment.json", environment | {"adapters_of": "sdxl"})
+    write_gpu_report(GpuBenchEnd(folder, "complete"))
+    assert "LoRAs are the random ones of sdxl" in (folder.path / "report.md").read_text()
+
+
 def test_neither_a_dry_run_nor_half_a_benchmark_is_published(tmp_path: Path) -> None:
     folder = fabricate_folder(tmp_path / "dry", some(), dry_run=True)
-    assert publish(folder, read(folder), tmp_path / "published") is None
+    assert why_not_published(read(folder)) == "it was a dry run"
     folder = fabricate_folder(tmp_path / "half", some())
-    assert publish(folder, read(folder, "interrupted"), tmp_path / "published") is None
-    assert not (tmp_path / "published").exists()
+    assert "--resume goes on" in str(why_not_published(read(folder, "interrupted")))
+    assert why_not_published(read(folder, "cut")) is None

@@ -18,6 +18,7 @@ from swiftdiff.bench.report import REPORT, SUMMARY, TABLES
 from swiftdiff.bench.requests import CONTROLS, GUIDANCE_SCALE
 from swiftdiff.bench.tables import describe_warmups
 from swiftdiff.errors import StorageError
+from swiftdiff.models.presets import PRESETS
 from swiftdiff.report.machine_lines import software_of
 from swiftdiff.report.tables import to_csv, to_markdown
 
@@ -40,35 +41,60 @@ def write_gpu_report(end: GpuBenchEnd) -> GpuBenchResult:
     return result
 
 
-def publish(folder: GpuBenchFolder, result: GpuBenchResult, root: Path) -> Path | None:
+def why_not_published(result: GpuBenchResult) -> str | None:
+    """Return why a result is not worth keeping; None if it is."""
+    if result.options.dry_run:
+        return "it was a dry run"
+    if result.outcome not in ("complete", "cut"):
+        return f"it was {result.outcome}; --resume goes on"
+    return None if result.stage.cells else "nothing was measured"
+
+
+def publish(folder: GpuBenchFolder, result: GpuBenchResult, root: Path) -> Path:
     """Copy what is worth keeping into a folder named after the GPU; return it.
+
+    What was published of the same benchmark before, as far as it was then, is replaced.
 
     Args:
         folder: The benchmark's, with its report.
-        result: What the report says.
+        result: What the report says; `why_not_published` knows no reason.
         root: Such as ``results/published``.
-
-    Returns:
-        The new folder; None for a dry run and a benchmark that did not come to its end.
 
     Raises:
         StorageError: It cannot be written; nothing half-written is left.
     """
-    if result.options.dry_run or result.outcome not in ("complete", "cut") or not result.stage.cells:
-        return None
     most = max(result.num_gpus.values(), default=1)
     name = "-".join((*([f"{most}x"] if most > 1 else []), gpu_slug(result.gpu_name), "bench"))
-    names = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
-    target = next(root / each for each in names if not (root / each).exists())
+    target = root / name
     try:
+        names = (root / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
+        target = next(each for each in names if not each.exists() or _is_same(each, folder))
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".publishing-", dir=root) as temporary:
-            copy = Path(temporary) / name
+            copy, old = Path(temporary) / name, Path(temporary) / "old"
             shutil.copytree(folder.path, copy, ignore=shutil.ignore_patterns(*_NOT_PUBLISHED))
-            copy.rename(target)
+            if target.exists():
+                target.rename(old)
+            try:
+                copy.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
     except (OSError, shutil.Error) as error:
-        raise StorageError(f"cannot write {target}: {error}") from error
+        raise StorageError(
+            f"cannot write {target}: {error}; all of it is in {folder.path}, "
+            f"to publish it elsewhere: swiftdiff bench-gpu --resume {folder.path} --publish DIR"
+        ) from error
     return target
+
+
+def _is_same(published: Path, folder: GpuBenchFolder) -> bool:
+    """Tell whether a folder holds what was published of a benchmark before: the beginning of its records."""
+    if not (published / folder.raw_path.name).is_file():
+        return False
+    with (published / folder.raw_path.name).open("rb") as old, folder.raw_path.open("rb") as new:
+        return bool(first := old.readline()) and first == new.readline()
 
 
 def gpu_header(result: GpuBenchResult) -> list[str]:
@@ -81,11 +107,16 @@ def gpu_header(result: GpuBenchResult) -> list[str]:
         *_device_lines(result),
         f"Software: {software_of(environment)}, {environment['platform']}.",
         f"Command: {' '.join(environment['command'])}",
-        f"Model: {options.model}{', random weights' if options.model.startswith('sdxl') else ''}, "
+        f"Model: {options.model}{', random weights' if options.model in PRESETS else ''}, "
         f"{options.dtype}, {options.steps} steps, guidance {GUIDANCE_SCALE}, one picture of the model's own "
         f"size, Euler; up to {options.repeats} repeats with other prompts and seeds, the same for all; "
         f"{describe_warmups(options.warmups)}.",
     ]
+    if environment.get("adapters_of") is not None:
+        lines.append(
+            f"{options.model} has no adapters of its own: ControlNets and LoRAs are the random ones of "
+            f"{environment['adapters_of']}, which show time and make no pictures worth looking at."
+        )
     if began is not None:
         several = len(sessions) > 1
         lines.append(

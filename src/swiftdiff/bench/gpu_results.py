@@ -31,6 +31,8 @@ class GpuSystem:
         warm_up_s: The system's own warm-up, which captures graphs; None if it never started.
         first_s: First requests of each setting, of few steps: they load adapters, and capture and compile
             what is new.
+        capture_s: Of warm-up and requests, what capturing, tracing and compiling graphs took; None if no
+            request was served.
         captured: Graphs captured while requests were measured, all of whose shapes it had served before:
             those that a LoRA swap or chance made anew. None for systems that do not tell.
         host_bytes: Most resident memory of its process.
@@ -41,6 +43,7 @@ class GpuSystem:
     build_s: float | None
     warm_up_s: float | None
     first_s: dict[str, float]
+    capture_s: float | None
     captured: int | None
     host_bytes: int
     device_bytes: dict[str, int]
@@ -52,6 +55,7 @@ class GpuSystem:
             "build_s": self.build_s,
             "warm_up_s": self.warm_up_s,
             "first_requests_s": self.first_s,
+            "capture_s": self.capture_s,
             "graphs_captured_while_measured": self.captured,
             "peak_host_memory_bytes": self.host_bytes,
             "peak_device_memory_bytes": self.device_bytes,
@@ -104,13 +108,13 @@ class GpuBenchResult:
 
     @property
     def ceiling_drift(self) -> float:
-        """How much slower matmuls were after the worst session than before it, as a share."""
+        """How much longer matmuls took after the worst session than before it, as a share."""
         pairs = [
             (session["ceiling"]["tflops"], session["ceiling_after"]["tflops"])
             for session in self.environment["sessions"]
             if "ceiling" in session and "ceiling_after" in session
         ]
-        return max((1 - after / before for before, after in pairs), default=0.0)
+        return max((before / after - 1 for before, after in pairs), default=0.0)
 
     def tflop_of(self, cell: CellResult) -> float | None:
         """Return the counted work of a cell's request; None for systems that leave some of it out."""
@@ -205,12 +209,9 @@ def gpu_doubts(result: GpuBenchResult) -> list[Doubt]:
         sentence = "SESSIONS ON DIFFERENT GPUS or drivers: ratios between lines of two sessions mean nothing."
         found.append(Doubt(sentence, "DIFFERENT GPUS"))
     if result.ceiling_drift > _MAX_CEILING_DRIFT:
-        found.append(
-            Doubt(
-                f"The GPU slowed down: large matmuls took {result.ceiling_drift:.0%} longer at the end.",
-                "GPU SLOWED DOWN",
-            )
-        )
+        what = "CPU" if result.options.dry_run else "GPU"
+        sentence = f"The {what} slowed down: large matmuls took {result.ceiling_drift:.0%} longer at the end."
+        found.append(Doubt(sentence, f"{what} SLOWED DOWN"))
     if result.outcome in ("interrupted", "stopped"):
         sentence = f"INCOMPLETE, {result.outcome}: {result.num_measured} measurements so far."
         found.append(Doubt(sentence, "INCOMPLETE"))
@@ -262,6 +263,7 @@ def _system(name: str, measurements: Sequence[Measurement]) -> GpuSystem:
         build_s=starts[-1].get("build") if starts else None,
         warm_up_s=starts[-1].get("warm_up") if starts else None,
         first_s=first,
+        capture_s=max((each.capture_s for each in own if each.purpose != "start"), default=None),
         captured=sum(captures) if captures else None,
         host_bytes=max((each.peak_host_bytes for each in own), default=0),
         device_bytes=peaks,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from swiftdiff.bench.cell import CellResult
 from swiftdiff.bench.gpu_results import GpuBenchResult, gpu_doubts
-from swiftdiff.bench.lineup import ALL_OFF, STOCK, is_ablation
+from swiftdiff.bench.lineup import ALL_OFF, is_ablation
 from swiftdiff.bench.tables import (
     describe_spread,
     label,
@@ -133,6 +133,7 @@ def _start_table(result: GpuBenchResult) -> Table:
             system.build_s,
             system.warm_up_s,
             sum(system.first_s.values()) if system.first_s else None,
+            system.capture_s,
             system.captured,
             system.host_bytes / 2**30,
             max(system.device_bytes.values()) / 2**30 if system.device_bytes else None,
@@ -142,18 +143,19 @@ def _start_table(result: GpuBenchResult) -> Table:
     columns = (
         Column("system"),
         Column("build s", ".1f"),
-        Column("warm-up s", ".1f"),
+        Column("warm s", ".1f"),
         Column("first s", ".1f"),
-        Column("captured", "d"),
-        Column("host GiB", ".1f"),
-        Column("GPU GiB", ".1f"),
+        Column("capture s", ".1f"),
+        Column("again", "d"),
+        Column("host", ".1f"),
+        Column("GPU", ".1f"),
     )
     note = (
-        "build: the model's random weights are made where it computes. warm-up: the system's own, which "
-        "captures graphs and compiles; first: the first request of every setting, of few steps, which loads "
-        f"ControlNets and captures what is new. Both against {ALL_OFF} and {STOCK}, which capture nothing, "
-        "say what that costs. captured: graphs made while requests were measured; LoRAs should make none. "
-        "Memory: the most that the process, and torch on its fullest GPU, have held."
+        "build: to load or make the model where it computes. warm: the system's own warm-up; first: the "
+        "first request of every setting, of few steps, which loads ControlNets. capture: of both, seconds "
+        "for tracing, capturing and compiling graphs. again: graphs made while requests were measured; LoRAs "
+        "should make none. host, GPU: GiB of memory, the most that the process, and torch on its fullest "
+        "GPU, have held."
     )
     return make_table(result.stage, ("start", "start, capture and memory"), columns, tuple(rows), note)
 

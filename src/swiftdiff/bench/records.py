@@ -33,6 +33,7 @@ class Measurement(BaseModel):
         bytes_loaded: Bytes of adapters read from the store.
         adapters: How each adapter came, for systems that tell.
         graphs_captured: Graphs that were traced, captured or compiled meanwhile, for systems that tell.
+        capture_s: Seconds that the process has spent on that so far, when it started included.
         cores: Cores that the process was pinned to.
         threads: Torch's intra-op threads in it.
         device_seconds: Latency and restore, times cores, or times GPUs where it computes on these.
@@ -60,6 +61,7 @@ class Measurement(BaseModel):
     bytes_loaded: int = 0
     adapters: tuple[AdapterRecord, ...] = ()
     graphs_captured: int | None = None
+    capture_s: float = 0.0
     cores: tuple[int, ...] = ()
     threads: int = 0
     device_seconds: float = 0.0

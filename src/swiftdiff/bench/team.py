@@ -132,6 +132,7 @@ class Team:
                 "bytes_loaded": reply.bytes_loaded,
                 "adapters": reply.adapters,
                 "graphs_captured": reply.graphs_captured,
+                "capture_s": reply.capture_s,
                 "exactness": self._started[contender.name].exactness,
                 "threads": self._started[contender.name].threads,
                 "device_seconds": occupied_s * contender.num_devices,

@@ -77,6 +77,7 @@ class Reply:
         bytes_loaded: As the system says.
         adapters: As the system says.
         graphs_captured: As the system says; None if it does not.
+        capture_s: Seconds that the process has spent on capturing, tracing and compiling graphs so far.
         cpu_s: CPU seconds of the process meanwhile.
         peak_host_bytes: Most resident memory of the process so far.
         peak_device_bytes: Most memory of each GPU that torch has held so far.
@@ -91,6 +92,7 @@ class Reply:
     bytes_loaded: int
     adapters: tuple[AdapterRecord, ...]
     graphs_captured: int | None
+    capture_s: float
     cpu_s: float
     peak_host_bytes: int
     peak_device_bytes: dict[str, int]
@@ -304,6 +306,7 @@ def _serve(system: ServingSystem, request: ImageRequest, images_root: Path) -> R
         bytes_loaded=served.bytes_loaded if served is not None else 0,
         adapters=served.adapters if served is not None else (),
         graphs_captured=served.graphs_captured if served is not None else None,
+        capture_s=_capture_seconds(),
         cpu_s=time.process_time() - cpu_s,
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=peak_bytes_by_device(),
@@ -321,6 +324,11 @@ def _to_png(image: Image) -> bytes:
 def _torch_threads() -> int:
     torch = sys.modules.get("torch")
     return int(torch.get_num_threads()) if torch is not None else 0
+
+
+def _capture_seconds() -> float:
+    captured = sys.modules.get("swiftdiff.pipeline.captured")
+    return float(captured.capture_seconds()) if captured is not None else 0.0
 
 
 def _describe(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,15 +23,17 @@ _capturing = threading.Lock()
 
 
 class _Count:
-    """Counts what several threads do."""
+    """Counts what several threads do, and how long that takes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.number = 0
+        self.seconds = 0.0
 
-    def add(self) -> None:
+    def add(self, seconds: float) -> None:
         with self._lock:
             self.number += 1
+            self.seconds += seconds
 
 
 _captures = _Count()
@@ -46,6 +49,16 @@ def num_captures() -> int:
     dynamo = sys.modules.get("torch._dynamo.utils")
     compiled = 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])
     return _captures.number + compiled
+
+
+def capture_seconds() -> float:
+    """Return the seconds that this process has spent on what `num_captures` counts."""
+    return _captures.seconds + _compile_seconds()
+
+
+def _compile_seconds() -> float:
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return 0.0 if dynamo is None else float(dynamo.calculate_time_spent()["total_wall_time"])
 
 
 @contextmanager
@@ -98,8 +111,9 @@ class CapturedGraphs(Generic[Key, Graph]):
             found = self._find(key)  # another lane may have captured it while this one waited
             if found:
                 return found[0]
+            began_s = time.perf_counter() - _compile_seconds()  # which are counted by themselves
             graph = capture()
-            _captures.add()
+            _captures.add(time.perf_counter() - _compile_seconds() - began_s)
             self._keep(key, graph)
             return graph
 
