@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
+from swiftdiff.bench.gpu_approximate import ENDS, ApproximateLine, approximate_lines, has_torchao
 from swiftdiff.bench.gpu_options import GpuBenchOptions
 from swiftdiff.bench.lineup import ABLATED_SETTINGS, ALL_OFF, FULL, STOCK, Contender
 from swiftdiff.bench.settings import AdapterSetting
-from swiftdiff.config import DiffusersConfig, ServingConfig, SwiftdiffConfig
+from swiftdiff.config import AdapterStoreConfig, DiffusersConfig, ServingConfig, SwiftdiffConfig
 from swiftdiff.errors import ConfigError
 from swiftdiff.validation import unknown_name
 
@@ -30,25 +30,6 @@ UNMEASURED_SWITCHES = ("prefetch", "compile_blocks")
 # float32 and what steps need are 22 GB for stock; swiftdiff has 8 more, for pristine weights and graphs.
 MEMORY_FOR_TWO = 60e9
 MOST_GPUS = 5  # two halves of guidance and three ControlNets: more have nothing to do
-_ENDS = (AdapterSetting(0, 0), AdapterSetting(3, 2))
-_ALL_ADAPTERS = _ENDS[1:]
-_MILD = {"controlnet_reuse": 2, "guidance_interval": (1.0, 1000.0), "step_cache": 2}
-_BOLD = {"controlnet_reuse": 3, "guidance_interval": (2.0, 1000.0), "step_cache": 3}
-_ELSE = {"vae_dtype": "bfloat16", "bal_k": "40%"}
-# First the mild and the bold end of workloads/configs/frontier with all else that is approximate, then apart.
-_APPROXIMATE: dict[str, tuple[dict[str, Any], tuple[AdapterSetting, ...]]] = {
-    "all-mild": (_MILD | _ELSE, _ENDS),
-    "all-bold": (_BOLD | _ELSE, _ENDS),
-    "vae-bf16": ({"vae_dtype": "bfloat16"}, _ENDS),
-    "bal40": ({"bal_k": "40%"}, _ALL_ADAPTERS),
-    "step-cache-2": ({"step_cache": 2}, _ALL_ADAPTERS),
-    "cn-reuse-2": ({"controlnet_reuse": 2}, _ALL_ADAPTERS),
-    "guidance-above-1": ({"guidance_interval": (1.0, 1000.0)}, _ALL_ADAPTERS),
-}
-_QUANTIZED: dict[str, tuple[dict[str, Any], tuple[AdapterSetting, ...]]] = {
-    "float8": ({"quantized_weights": "float8"}, _ENDS),
-    "int8": ({"quantized_weights": "int8"}, _ENDS),
-}
 
 
 @dataclass(frozen=True)
@@ -58,31 +39,38 @@ class Line:
     Attributes:
         contender: The system.
         meaning: What it is.
+        is_there: Whether the software for it is.
     """
 
     contender: Contender
     meaning: str
+    is_there: bool = True
 
 
-def gpu_line_up(options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...]) -> list[Line]:
+def gpu_line_up(
+    options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...], adapter_url: str | None = None
+) -> list[Line]:
     """Return the systems, the most telling first: stock and swiftdiff, then what the rest consists of.
 
     Args:
         options: The benchmark's; named systems are measured in all settings.
         num_gpus: GPUs that may be used; 0 is a dry run.
         cores: Cores of each process.
+        adapter_url: Where adapters come from; None is the model's own.
 
     Raises:
         ConfigError: A named system is not in the line-up, or no setting is named.
     """
     if not options.adapter_settings:
         raise ConfigError("--setting: name at least one, such as 1C/1L")
-    lines = {line.contender.name: line for line in all_gpu_lines(options, num_gpus, cores)}
+    lines = {line.contender.name: line for line in all_gpu_lines(options, num_gpus, cores, adapter_url)}
     if options.systems is None:
-        return [line for line in lines.values() if line.contender.settings]
+        return [line for line in lines.values() if line.contender.settings and line.is_there]
     for name in options.systems:
         if name not in lines:
             raise ConfigError(unknown_name("system", name, tuple(lines)))
+        if not lines[name].is_there:
+            raise ConfigError(f"--systems {name} needs torchao: pip install 'swiftdiff[quantized]'")
     chosen = [lines[STOCK], *(lines[name] for name in dict.fromkeys(options.systems) if name != STOCK)]
     everywhere = options.adapter_settings
     return [replace(line, contender=replace(line.contender, settings=everywhere)) for line in chosen]
@@ -103,7 +91,9 @@ def groups_of(lines: list[Line], memory_bytes: float | None = None) -> list[tupl
     return [together, *((each,) for each in contenders if each not in together)]
 
 
-def all_gpu_lines(options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...]) -> list[Line]:
+def all_gpu_lines(
+    options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...], adapter_url: str | None = None
+) -> list[Line]:
     """Return every line there is for some GPUs, also those with no setting that is measured."""
     settings = options.adapter_settings
     ablated = _within(ABLATED_SETTINGS, options)
@@ -118,6 +108,7 @@ def all_gpu_lines(options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...
             model=options.model,
             device=options.device,
             dtype=options.dtype,
+            adapters=AdapterStoreConfig(url=adapter_url),
             **values,
         )
         return Line(Contender(name, config, cores, where, 0 if options.dry_run else gpus), meaning)
@@ -147,14 +138,14 @@ def all_gpu_lines(options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...
                 swiftdiff=full.model_copy(update={"lanes": lanes}),
             )
         )
-    has_torchao = importlib.util.find_spec("torchao") is not None
-    approximate = _APPROXIMATE | (_QUANTIZED if has_torchao else {})
-    for name, (values, where) in approximate.items():
-        about = ", ".join(f"{key} = {value}" for key, value in values.items())
-        switched = full.model_copy(update=values)
-        lines.append(
-            line(name, f"swiftdiff with {about}: approximate", _within(where, options), swiftdiff=switched)
-        )
+
+    def approximation(each: ApproximateLine) -> Line:
+        where = _within(each.settings, options)
+        made = line(each.name, each.meaning, where, swiftdiff=each.applied_to(full))
+        return replace(made, is_there=has_torchao() or not each.needs_torchao)
+
+    approximate = approximate_lines(on_gpu=not options.dry_run)
+    lines += [approximation(each) for each in approximate if not each.compiles]
     lines.append(
         line(
             ALL_OFF,
@@ -183,10 +174,11 @@ def all_gpu_lines(options: GpuBenchOptions, num_gpus: int, cores: tuple[int, ...
             line(
                 COMPILED,
                 "swiftdiff with compile_blocks: torch.compile of the transformers' blocks",
-                _within(_ENDS, options),
+                _within(ENDS, options),
                 swiftdiff=full.model_copy(update={"compile_blocks": True}),
             )
         )
+        lines += [approximation(each) for each in approximate if each.compiles]
     return lines
 
 
