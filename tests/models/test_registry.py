@@ -12,6 +12,7 @@ import pytest
 from swiftdiff.errors import ModelError
 from swiftdiff.models import registry
 from swiftdiff.models.integrity import write_manifest
+from swiftdiff.models.presets import build_preset
 from swiftdiff.models.registry import count_parameters, list_models, resolve_model
 
 
@@ -36,6 +37,23 @@ def test_a_diffusers_folder_says_its_native_size_and_has_no_adapters(folder: Pat
     source = resolve_model(folder)
     assert (source.kind, source.path, source.native_size) == ("folder", folder, 32 * 4)
     assert source.adapter_url is None
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sdxl-thin"])
+def test_a_folder_with_a_presets_layers_is_known_to_bear_its_adapters(folder: Path, name: str) -> None:
+    unet = build_preset(name, device="meta").unet
+    unet.save_config(folder / "unet")
+    assert resolve_model(folder).fitting_preset == name
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 768}))
+    assert resolve_model(folder).fitting_preset is None
+
+
+def test_who_has_adapters_borrows_none_and_files_and_hub_ids_are_taken_for_sdxl(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert resolve_model("sdxl-thin").fitting_preset is None
+    assert resolve_model(tmp_path / "model.safetensors").fitting_preset == "sdxl"
+    assert resolve_model("org/some-model_1.0").fitting_preset == "sdxl"
 
 
 def test_a_family_can_be_named_by_itself_or_by_its_base_and_brings_its_adapters(folder: Path) -> None:

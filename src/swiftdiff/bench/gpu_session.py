@@ -134,7 +134,8 @@ def start_gpu_bench(
     """
     bench = _GpuBench(options, observer or MeasuringObserver(), seams or REAL)
     folder = GpuBenchFolder.create(out, options)
-    folder.write_json(ENVIRONMENT, describe_environment(argv) | {"nvidia_smi": query_gpus(), "sessions": []})
+    about = {"nvidia_smi": query_gpus(), "adapters_of": bench.lender, "sessions": []}
+    folder.write_json(ENVIRONMENT, describe_environment(argv) | about)
     return bench.run(folder)
 
 
@@ -168,12 +169,18 @@ class _GpuBench:
             raise ConfigError(
                 "bench-gpu needs a CUDA GPU, and torch sees none here; --dry-run tries the same on the CPU"
             )
-        lines = gpu_line_up(options, num_gpus, usable_cores())
-        self._groups = groups_of(lines, smallest_memory_bytes(query_gpus()) if num_gpus else None)
+        gpu_line_up(options, num_gpus, ())  # whatever is wrong in the options is told first
         observer.doing(f"looking up {options.model} and its adapters")
-        self._case: ModelCase = prepare_model(options.model, options.adapter_settings)
+        self._case: ModelCase = prepare_model(options.model, options.adapter_settings, may_borrow=True)
+        lines = gpu_line_up(options, num_gpus, usable_cores(), self._case.borrowed_url)
+        self._groups = groups_of(lines, smallest_memory_bytes(query_gpus()) if num_gpus else None)
         self._running: int | None = None
         self._total = len(self._rounds_left([]))
+
+    @property
+    def lender(self) -> str | None:
+        """The preset whose adapters a model without any was given."""
+        return self._case.lender
 
     def run(self, folder: GpuBenchFolder) -> GpuBenchEnd:
         """Measure what the folder has no record of and what the minutes allow."""

@@ -40,6 +40,8 @@ class ModelCase:
         side: Pixels of its pictures.
         controlnets: Ids in its adapter store.
         loras: Ids in its adapter store.
+        borrowed_url: The adapter store, if it is that of a preset; None is the model's own.
+        lender: That preset.
     """
 
     model: str
@@ -47,6 +49,8 @@ class ModelCase:
     side: int
     controlnets: tuple[str, ...]
     loras: tuple[str, ...]
+    borrowed_url: str | None = None
+    lender: str | None = None
 
     def request(self, setting: AdapterSetting, repeat: int, steps: int) -> ImageRequest:
         """Return the request of one repeat; each has another prompt and seed, the adapters stay.
@@ -94,8 +98,14 @@ class ModelCase:
                     raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def prepare_model(model: str, settings: Sequence[AdapterSetting]) -> ModelCase:
+def prepare_model(model: str, settings: Sequence[AdapterSetting], *, may_borrow: bool = False) -> ModelCase:
     """Look up a model and its adapters; a preset's are written to the user's cache the first time.
+
+    Args:
+        model: As configs name it.
+        settings: What is measured.
+        may_borrow: Let a model without adapters have the random ones of a preset that is like it: they show
+            time, and no pictures worth looking at.
 
     Raises:
         ModelError: There is no such model.
@@ -104,8 +114,12 @@ def prepare_model(model: str, settings: Sequence[AdapterSetting]) -> ModelCase:
     source = resolve_model(model)
     controlnets: list[str] = []
     loras: list[str] = []
-    if source.adapter_url is not None:
-        store = AdapterStore(source.adapter_url)
+    url, lender = source.adapter_url, None
+    if url is None and may_borrow and any(each != AdapterSetting(0, 0) for each in settings):
+        lender = source.fitting_preset
+        url = None if lender is None else resolve_model(lender).adapter_url
+    if url is not None:
+        store = AdapterStore(url)
         controlnets, loras = store.controlnet_ids(), store.lora_ids()
         store.close()
     most = max(setting.num_controlnets for setting in settings)
@@ -118,7 +132,9 @@ def prepare_model(model: str, settings: Sequence[AdapterSetting]) -> ModelCase:
                 f"{len(controlnets)} ControlNets and {len(loras)} LoRAs",
             )
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", model).strip("._") or "model"
-    return ModelCase(model, slug, source.native_size, tuple(controlnets[:most]), tuple(loras))
+    borrowed_url = None if lender is None else url
+    used = tuple(controlnets[:most])
+    return ModelCase(model, slug, source.native_size, used, tuple(loras), borrowed_url, lender)
 
 
 def _control_path(slug: str, controlnet: str, prompt: int) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from swiftdiff.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from diffusers import ControlNetModel, StableDiffusionXLPipeline
     from torch import nn
@@ -116,6 +118,16 @@ def find_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ModelError.for_field("preset", name, " or ".join(PRESETS))
     return PRESETS[name]
+
+
+def preset_of_shapes(unet_config: Mapping[str, Any]) -> str | None:
+    """Return the preset whose adapters fit a UNet, by the UNet's config; None if no preset's do."""
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in unet_config.items()}
+    for preset in PRESETS.values():
+        own = _unet_config(preset).items()
+        if all(given.get(key) == value for key, value in own if key != "sample_size"):
+            return preset.name
+    return None
 
 
 def build_preset(

@@ -12,11 +12,12 @@ from typing import Any, Literal
 from swiftdiff.errors import ModelError
 from swiftdiff.models.family import cached_family, family_folder
 from swiftdiff.models.integrity import MANIFEST_NAME, read_manifest, read_safetensors_header
-from swiftdiff.models.presets import PRESETS
+from swiftdiff.models.presets import PRESETS, preset_of_shapes
 
 ModelKind = Literal["embedded", "preset", "folder", "file", "hub"]
 
 EMBEDDED = "shapes"
+_FULL_SIZE = "sdxl"
 SDXL_NATIVE_SIZE = 1024
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -56,6 +57,18 @@ class ModelSource:
             adapter_root(self.path) if self.path is not None and self.kind in ("embedded", "folder") else None
         )
         return None if root is None else str(root)
+
+    @property
+    def fitting_preset(self) -> str | None:
+        """Preset whose random adapters fit a model that came without any; None if none is known to.
+
+        Of a hub id, and of a single file, it is taken to be SDXL's; an engine refuses what does not fit.
+        """
+        if self.kind in ("embedded", "preset"):
+            return None
+        if self.kind == "folder" and self.path is not None:
+            return preset_of_shapes(read_json(self.path / "unet" / "config.json"))
+        return _FULL_SIZE
 
 
 @dataclass(frozen=True)
