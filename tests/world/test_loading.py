@@ -80,8 +80,12 @@ def test_prompts_may_come_from_a_file_of_embeddings(folder: Path) -> None:
     with pytest.raises(ModelError, match="has no prompt: one tensor"):
         load_world(folder)
     save_file({"a cat": torch.ones(7, 31)}, folder / "prompts.safetensors")
-    with pytest.raises(ModelError, match=r"'a cat' is of shape \[7, 31\], not \[tokens, 32\]"):
+    with pytest.raises(ModelError, match=r"'a cat' has shape \[7, 31\], but must have \[tokens, 32\]"):
         load_world(folder)
+    for features in (torch.full((7, 32), float("nan")), torch.ones(7, 32, dtype=torch.int64)):
+        save_file({"a cat": features}, folder / "prompts.safetensors")
+        with pytest.raises(ModelError, match="'a cat' does not hold finite floating-point numbers"):
+            load_world(folder)
 
 
 def test_of_many_embedded_prompts_the_nearest_is_named() -> None:

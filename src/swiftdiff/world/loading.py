@@ -6,7 +6,8 @@ A world's folder::
     transformer/         stock WanTransformer3DModel
     vae/                 stock AutoencoderKLWan
     prompts.safetensors  with ``prompt_encoder`` "embeddings": [tokens, text_dim] under each prompt's
-                         text, and what no prompt is under the empty text
+                         text, and what no prompt is under the empty text; for Wan as its pipeline makes
+                         them: UMT5's features, zeros after the text's tokens up to 512
 
 Only safetensors are ever read, and headers are checked against file sizes first.
 """
@@ -219,6 +220,20 @@ def read_settings(folder: Path) -> WorldSettings:
         raise ModelError(f"{path}: {describe(error, WorldSettings)}") from error
 
 
+def check_embeddings(file: Path, text_dim: int) -> None:
+    """Check that a file holds prompts' features in a transformer's width.
+
+    Raises:
+        ModelError: It does not, or cannot be read.
+    """
+    shapes = read_safetensors_header(file)
+    if not any(shapes):  # texts that are not empty
+        raise ModelError(f"{file} has no prompt: one tensor [tokens, {text_dim}] under each prompt's text")
+    for text, shape in shapes.items():
+        if len(shape) != 2 or shape[0] < 1 or shape[1] != text_dim:
+            raise ModelError(f"{file}: {text!r} has shape {list(shape)}, but must have [tokens, {text_dim}]")
+
+
 def _embedded_folder() -> Path:
     folder = Path(swiftdiff.__file__).parent / "data" / EMBEDDED
     if not (folder / MANIFEST_NAME).is_file():
@@ -293,10 +308,9 @@ def _load_prompts(folder: Path, settings: WorldSettings, text_dim: int) -> Promp
             f"{folder} has no {EMBEDDINGS_NAME}, which its prompts' features come from: one tensor "
             f"[tokens, {text_dim}] under each prompt's text, and one under the empty text for no prompt"
         )
-    shapes = read_safetensors_header(path)
-    if not any(shapes):  # texts that are not empty
-        raise ModelError(f"{path} has no prompt: one tensor [tokens, {text_dim}] under each prompt's text")
-    for text, shape in shapes.items():
-        if len(shape) != 2 or shape[0] < 1 or shape[1] != text_dim:
-            raise ModelError(f"{path}: {text!r} is of shape {list(shape)}, not [tokens, {text_dim}]")
-    return EmbeddedPrompts(load_file(path))
+    check_embeddings(path, text_dim)
+    features = load_file(path)
+    for text, value in features.items():
+        if not value.is_floating_point() or not value.isfinite().all():
+            raise ModelError(f"{path}: {text!r} does not hold finite floating-point numbers")
+    return EmbeddedPrompts(features)

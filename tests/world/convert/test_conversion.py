@@ -135,7 +135,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
             return (Path.touch, (marker,))
 
     torch.save({"generator_ema": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(ModelError, match="more than weights"):
+    with pytest.raises(ModelError, match=r"more than weights.*it asks for \S+"):
         convert(tmp_path / "evil.pt", tmp_path / "world")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(ModelError, match=r"plain\.pt"):
@@ -152,6 +152,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
         ({"generator_ema": {"x": 3}}, "is of type int, but must be a tensor"),
         ({"generator": {"conv_in.weight": torch.zeros(2)}}, "no weight of the original Wan"),
         ({"generator": {}}, "holds no weights"),
+        ({"generator": {1: torch.zeros(2)}}, "generator holds 1, but must hold weights by name"),
     ],
 )
 def test_foreign_content_is_refused(save: Save, tmp_path: Path, content: Any, complaint: str) -> None:
@@ -159,9 +160,34 @@ def test_foreign_content_is_refused(save: Save, tmp_path: Path, content: Any, co
         convert(save(content), tmp_path / "world", head_dim=HEAD_DIM)
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda value: value.to_sparse(), "is sparse_coo float32, but must be plain floating-point numbers"),
+        (lambda value: value.to("meta"), "is meta, but"),
+        (lambda value: value.to(torch.int8), "is strided int8, but"),
+        (lambda value: value.fill_(float("nan")), "holds numbers that are not finite"),
+        (lambda value: value.fill_(1e6), "holds numbers that are not finite as float16$"),
+    ],
+    ids=("sparse", "meta", "int8", "nan", "beyond-float16"),
+)
+def test_a_weight_that_no_layer_can_compute_with_is_refused(
+    save: Save,
+    ema: Weights,
+    tmp_path: Path,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    complaint: str,
+) -> None:
+    key = "blocks.1.ffn.0.weight"
+    path = save({"generator": {**ema, key: change(ema[key].clone())}})
+    with pytest.raises(ModelError, match=rf"checkpoint\.pt: blocks\.1\.ffn\.0\.weight {complaint}"):
+        convert(path, tmp_path / "world", head_dim=HEAD_DIM, dtype="float16")
+    assert not (tmp_path / "world.part").exists()
+
+
 def test_a_checkpoint_without_a_layer_is_refused(save: Save, ema: Weights, tmp_path: Path) -> None:
     less = {key: value for key, value in ema.items() if not key.startswith("blocks.0.self_attn.q")}
-    with pytest.raises(ModelError, match=r"2 weights are missing, such as blocks\.0\.attn1\.to_q\.bias"):
+    with pytest.raises(ModelError, match=r"blocks\.0\.attn1\.to_q\.bias and 1 more weights"):
         convert(save({"generator": less}), tmp_path / "world", head_dim=HEAD_DIM)
     with pytest.raises(ModelError, match="no ema weights"):
         convert(save({"generator": ema}), tmp_path / "world", weights="ema", head_dim=HEAD_DIM)
@@ -178,6 +204,9 @@ def test_a_folder_in_use_a_foreign_autoencoder_and_wrong_features_are_refused(
     features = tmp_path / "features.safetensors"
     save_file({"a": torch.zeros(3, 7)}, features)
     with pytest.raises(ModelError, match=r"must have \[tokens, 32\]"):
+        convert(path, tmp_path / "world", embeddings=features, head_dim=HEAD_DIM)
+    save_file({"": torch.zeros(3, 32)}, features)
+    with pytest.raises(ModelError, match=r"features\.safetensors has no prompt"):
         convert(path, tmp_path / "world", embeddings=features, head_dim=HEAD_DIM)
     with pytest.raises(ModelError, match="no checkpoint file"):
         convert(tmp_path / "none.pt", tmp_path / "world")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ _SETS: Final[dict[Weights, tuple[str, ...]]] = {
     "ema": ("generator_ema",),
     "raw": ("generator", "model", "state_dict"),
 }
+_ASKED_FOR: Final = re.compile(r"GLOBAL (\S+)")  # in torch's complaint about a pickle
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Checkpoint:
     """An opened checkpoint.
 
     Attributes:
+        where: The file, for messages.
         shapes: Of its weights, by the checkpoint's own names.
         read: Reads one weight by that name.
         weights: Which set was taken: ``ema`` or ``raw``.
     """
 
+    where: str
     shapes: dict[str, Shape]
     read: Callable[[str], torch.Tensor]
     weights: Weights
@@ -89,11 +94,14 @@ def choose_weights(content: object, where: str, weights: Weights | None = None) 
         raise ModelError(f"{where} holds {wanted}; it holds {there}")
     name, state = held[chosen]
     for key, value in state.items():
+        if not isinstance(key, str):
+            raise ModelError(f"{where}: {name} holds {key!r}, but must hold weights by name")
         if not isinstance(value, torch.Tensor):
             raise ModelError(
                 f"{where}: {key!r} in {name} is of type {type(value).__name__}, but must be a tensor"
             )
-    return Checkpoint({key: tuple(value.shape) for key, value in state.items()}, state.__getitem__, chosen)
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    return Checkpoint(where, shapes, state.__getitem__, chosen)
 
 
 def _load(path: Path) -> object:
@@ -102,16 +110,21 @@ def _load(path: Path) -> object:
     import torch
 
     try:
+        with path.open("rb") as file:  # torch would complain of how it was asked to read
+            if not zipfile.is_zipfile(file):
+                raise ModelError(
+                    f"{path} cannot be read: it is truncated, or no checkpoint of torch 1.6 or newer"
+                )
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
+        asked_for = _ASKED_FOR.search(str(error))
+        reason = cause(error) if asked_for is None else f"it asks for {asked_for[1]}"
         raise ModelError(
             f"{path} holds more than weights, or is no checkpoint: only weights are read from a pickle, "
-            f"because others can run code ({cause(error)})"
+            f"because others can run code ({reason})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError(
-            f"{path} cannot be read: it is truncated, or no checkpoint of torch 1.6 or newer ({cause(error)})"
-        ) from error
+        raise ModelError(f"{path} cannot be read: it is truncated, or damaged ({cause(error)})") from error
 
 
 def _open_safetensors(path: Path, weights: Weights | None) -> Checkpoint:
@@ -127,6 +140,7 @@ def _open_safetensors(path: Path, weights: Weights | None) -> Checkpoint:
     file: Any = safe_open(path, framework="pt")
     start = kinds["ema"] if chosen == "ema" else ""
     return Checkpoint(
+        str(path),
         {key.removeprefix(start): shapes[key] for key in keys},
         lambda key: file.get_tensor(start + key),
         chosen,

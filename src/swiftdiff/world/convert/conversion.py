@@ -25,13 +25,12 @@ from swiftdiff.errors import ModelError, StorageError
 from swiftdiff.files import check_free
 from swiftdiff.models.checkpoints import cause
 from swiftdiff.models.folders import check_weights
-from swiftdiff.models.integrity import read_safetensors_header
 from swiftdiff.models.registry import read_json
 from swiftdiff.models.saving import FILE_MODE
 from swiftdiff.world.config import SamplerConfig
 from swiftdiff.world.convert.checkpoint import Checkpoint, Weights, open_checkpoint
 from swiftdiff.world.convert.keys import HEAD_DIM, check_shapes, infer_config, map_keys
-from swiftdiff.world.loading import EMBEDDINGS_NAME, SETTINGS_NAME, WorldSettings
+from swiftdiff.world.loading import EMBEDDINGS_NAME, SETTINGS_NAME, WorldSettings, check_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +118,7 @@ def convert(
     if vae is not None:
         _check_vae(vae, config["out_channels"])
     if embeddings is not None:
-        _check_embeddings(embeddings, config["text_dim"])
+        check_embeddings(embeddings, config["text_dim"])
     partial = out.parent / f"{out.name}.part"
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -191,7 +190,7 @@ def _write_shards(
     weight_map: dict[str, str] = {}
     for number, keys in enumerate(shards, start=1):
         file = f"{STEM}.safetensors" if total == 1 else f"{STEM}-{number:05}-of-{total:05}.safetensors"
-        tensors = {name: _copy(opened.read(names[name]), target) for name in keys}
+        tensors = {name: _copy(opened, names[name], target) for name in keys}
         try:
             save_file(tensors, folder / file, metadata={"format": "pt"})
         except SafetensorError as error:  # its own kind for a full disk
@@ -205,9 +204,23 @@ def _write_shards(
     return sum(sizes.values()), total
 
 
-def _copy(value: torch.Tensor, target: torch.dtype | None) -> torch.Tensor:
-    """Return a copy: tensors of a checkpoint may share memory, or be views of a larger one."""
-    return value.to(target or value.dtype, copy=True).contiguous()
+def _copy(opened: Checkpoint, key: str, target: torch.dtype | None) -> torch.Tensor:
+    """Return a copy of a weight: those of a checkpoint may share memory, or be views of a larger one.
+
+    Raises:
+        ModelError: It is none that a layer can compute with.
+    """
+    import torch
+
+    value = opened.read(key)
+    if value.is_meta or value.layout != torch.strided or not value.is_floating_point():
+        kind = "meta" if value.is_meta else f"{value.layout} {value.dtype}".replace("torch.", "")
+        raise ModelError(f"{opened.where}: {key} is {kind}, but must be plain floating-point numbers")
+    copied = value.to(target or value.dtype, copy=True).contiguous()
+    if not copied.float().isfinite().all():
+        kind = "" if target is None else f" as {target}".replace("torch.", "")
+        raise ModelError(f"{opened.where}: {key} holds numbers that are not finite{kind}")
+    return copied
 
 
 def _num_bytes(opened: Checkpoint, key: str, target: torch.dtype | None) -> int:
@@ -244,15 +257,3 @@ def _write_settings(folder: Path, recipe: Recipe, config: Mapping[str, Any]) -> 
         sampler=RECIPES[recipe],
     )
     (folder / SETTINGS_NAME).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def _check_embeddings(file: Path, text_dim: int) -> None:
-    """Check that a file holds features of prompts in the transformer's width."""
-    shapes = read_safetensors_header(file)
-    for text, shape in shapes.items():
-        if len(shape) != 2 or shape[1] != text_dim:
-            raise ModelError(
-                f"--embeddings {file}: {text!r} has shape {shape}, but must have [tokens, {text_dim}]"
-            )
-    if not shapes:
-        raise ModelError(f"--embeddings {file} holds no prompt")

@@ -126,7 +126,9 @@ def infer_config(shapes: Mapping[str, Shape], where: str, head_dim: int = HEAD_D
     patch = _shape(shapes, "patch_embedding.weight", 5, where)
     width, patch_size = patch[0], patch[2:]
     if width % head_dim:
-        raise ModelError(f"{where}: its width of {width} is no multiple of {head_dim}, the width of a head")
+        raise ModelError(
+            f"{where}: its width of {width} is no multiple of {head_dim}, the width of a head (--head-dim)"
+        )
     return {
         "patch_size": patch_size,
         "num_attention_heads": width // head_dim,
@@ -156,7 +158,9 @@ def check_shapes(found: Mapping[str, Shape], needed: Mapping[str, Shape], where:
     """
     missing, foreign = needed.keys() - found.keys(), found.keys() - needed.keys()
     if missing:
-        raise ModelError(f"{where} is not whole: {len(missing)} weights are missing, such as {min(missing)}")
+        count = len(missing)
+        lost = "is missing" if count == 1 else f"and {count - 1} more weights are missing"
+        raise ModelError(f"{where} is not whole: {min(missing)} {lost}")
     if foreign:
         raise ModelError(f"{where} holds weights that its other sizes leave no place for: {min(foreign)}")
     wrong = [name for name in sorted(needed) if found[name] != needed[name]]
