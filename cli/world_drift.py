@@ -120,18 +120,16 @@ def _parse_policies(given: list[str] | None) -> tuple[CachePolicy, ...]:
 def _measure_given(
     clips: list[Path], truth: Path | None, plugged: Mapping[str, Metric]
 ) -> list[DriftSummary]:
-    from swiftdiff.world.drift.clips import read_clip
+    from swiftdiff.world.drift.clips import read_clips
     from swiftdiff.world.drift.error import measure_clip
     from swiftdiff.world.drift.proxies import PROXIES
     from swiftdiff.world.drift.run import TRUTH, summarise_drift
 
     metrics = {**PROXIES, **plugged}
-    measured = [measure_clip(read_clip(clip), metrics) for clip in clips]
+    measured = [measure_clip(clip, metrics) for clip in read_clips([*clips, *([truth] if truth else [])])]
     way = clips[0].stem if len(clips) == 1 else f"{len(clips)} clips"
-    summaries = summarise_drift(way, measured)
-    if truth is not None:
-        summaries = summarise_drift(TRUTH, [measure_clip(read_clip(truth), metrics)]) + summaries
-    return summaries
+    floor = [] if truth is None else summarise_drift(TRUTH, measured[-1:])
+    return floor + summarise_drift(way, measured[: len(clips)])
 
 
 def _measure_new(

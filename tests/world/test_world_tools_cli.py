@@ -33,6 +33,7 @@ def test_drift_of_given_clips_prints_a_table_and_the_floor(tmp_path: Path) -> No
     shown = RUNNER.invoke(app, ["drift", clip, "--truth", truth], env={"COLUMNS": "80"})
     assert shown.exit_code == 0, shown.output
     assert "  ground truth" in shown.output
+    assert "over 1 clip." in " ".join(shown.output.split())
     assert max(map(len, shown.output.splitlines())) <= 80
     as_json = RUNNER.invoke(app, ["drift", clip, "--json"])
     assert {each["way"] for each in json.loads(as_json.stdout)} == {"clip"}
@@ -59,6 +60,16 @@ def test_drift_refuses_what_makes_no_sense(arguments: list[str], complaint: str)
     refused = RUNNER.invoke(app, ["drift", *arguments])
     assert isinstance(refused.exception, ConfigError)
     assert complaint in str(refused.exception)
+
+
+def test_clips_of_different_sizes_are_not_compared(tmp_path: Path) -> None:
+    for name, side in (("clip", 8), ("large", 16)):
+        np.save(tmp_path / f"{name}.npy", np.zeros((30, side, side, 3), np.uint8))
+    refused = RUNNER.invoke(
+        app, ["drift", str(tmp_path / "clip.npy"), "--truth", str(tmp_path / "large.npy")]
+    )
+    assert isinstance(refused.exception, ConfigError)
+    assert "has pictures of 16x16" in str(refused.exception)
 
 
 def test_convert_says_what_it_wrote_and_what_is_missing(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_a_file_of_learned_metrics_is_plugged_in(tmp_path: Path) -> None:
         ("x = 1\n", "must define METRICS"),
         ("METRICS = {}\n", "must define METRICS"),
         ("METRICS = {'a': 3}\n", "must define METRICS"),
+        ("METRICS = {'clarity (proxy)': len}\n", "must not end in"),
         ("import nothing_of_that_name\n", "fails: ModuleNotFoundError"),
         ("raise SystemExit\n", "fails: SystemExit"),
         ("METRICS = {\n", "fails: SyntaxError"),

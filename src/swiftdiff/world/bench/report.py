@@ -96,12 +96,12 @@ def drift_table(drifts: Iterable[DriftSummary]) -> Table:
         Column("low", ".3f"),
         Column("high", ".3f"),
     )
-    clips = " or ".join(str(count) for count in sorted(counts))
+    clips = " or ".join(str(count) for count in sorted(counts)) + " clip" + "s" * (counts != {1})
     note = (
         "mean: the metric itself. VDE: LV-Bench's video drift error over 10 chunks with linear weights; "
         "log: with logarithmic ones; infinite where the first chunk's metric is 0. norm: the normalised "
         "form, 0 to 1, always finite. low and high: 95 % bootstrap intervals of the mean over "
-        f"{clips} clips. What the ground truth scores is the floor: of a residual near 0 a large relative "
+        f"{clips}. What the ground truth scores is the floor: of a residual near 0 a large relative "
         "error says little. Proxies "
         "need no weights, and are not LV-Bench's learned metrics."
     )

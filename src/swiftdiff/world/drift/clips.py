@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 _PICTURES = (".png", ".jpg", ".jpeg")
 
 
+def read_clips(paths: Sequence[Path]) -> list[Frames]:
+    """Return the frames of clips that are to be compared; see `read_clip`.
+
+    Raises:
+        ConfigError: One cannot be read, or their pictures differ in size, on which metrics depend.
+    """
+    clips = [read_clip(path) for path in paths]
+    for path, clip in zip(paths, clips, strict=True):
+        if clip.shape[1:] != clips[0].shape[1:]:
+            raise ConfigError(
+                f"{path} has pictures of {_size_of(clip)}, but {paths[0]} of {_size_of(clips[0])}: metrics "
+                "depend on the size. A GIF of world generate may be enlarged; its folder never is"
+            )
+    return clips
+
+
 def read_clip(path: Path) -> Frames:
     """Return a clip's frames, uint8 [F, H, W, 3].
 
@@ -30,6 +47,8 @@ def read_clip(path: Path) -> Frames:
     """
     from PIL import Image
 
+    if not path.exists():
+        raise ConfigError(f"{path} cannot be read: there is no such clip")
     try:
         if path.is_dir():
             folder = path / "frames" if (path / "frames").is_dir() else path
@@ -46,8 +65,9 @@ def read_clip(path: Path) -> Frames:
         elif path.suffix.lower() == ".npy":
             return _check_array(np.load(path, allow_pickle=False), path)
         else:
-            kind = "there is no such clip" if not path.exists() else "unknown kind of clip"
-            raise ConfigError(f"{path}: {kind}; a clip is a .gif, a folder of pictures or a .npy")
+            raise ConfigError(
+                f"{path}: unknown kind of clip; a clip is a .gif, a folder of pictures or a .npy"
+            )
     except (OSError, SyntaxError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a clip: {error}") from error
     sizes = {frame.shape for frame in frames}
@@ -66,6 +86,10 @@ def _read_gif(clip: Image.Image) -> list[Frames]:
     ]
     shortest = math.gcd(*(time for _, time in shown))
     return [frame for frame, time in shown for _ in range(time // shortest if shortest else 1)]
+
+
+def _size_of(clip: Frames) -> str:
+    return f"{clip.shape[2]}x{clip.shape[1]}"
 
 
 def _check_array(array: NDArray[Any], path: Path) -> Frames:

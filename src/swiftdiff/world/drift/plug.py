@@ -15,13 +15,15 @@ from swiftdiff.errors import ConfigError
 from swiftdiff.world.drift.error import Metric
 
 _NAME = "METRICS"
+_OURS = ("(proxy)", "(physics)")  # ends of names that say what a metric is
 
 
 def load_metrics(file: Path) -> dict[str, Metric]:
     """Run a Python file and return its metrics by name.
 
     Raises:
-        ConfigError: There is no such file, it fails, or its ``METRICS`` is missing or of another form.
+        ConfigError: There is no such file, it fails, or its ``METRICS`` is missing or of another form, or
+            a name in it is of those that say what the metrics here are.
     """
     if not file.is_file():
         raise ConfigError(f"--metrics {file}: there is no such file")
@@ -39,4 +41,7 @@ def load_metrics(file: Path) -> dict[str, Metric]:
     )
     if not metrics or not is_right:
         raise ConfigError(f"--metrics {file} must define {_NAME}, a dictionary of functions by name")
+    for name in metrics:
+        if name.endswith(_OURS):
+            raise ConfigError(f"--metrics {file}: {name!r} must not end in {' or '.join(_OURS)}")
     return dict(metrics)
