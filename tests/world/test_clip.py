@@ -321,7 +321,7 @@ def test_steering_of_another_form_is_refused(text: str) -> None:
 def test_a_request_that_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match="num_blocks is 0"):
         parse_request(prompt=SCENE, num_blocks=0)
-    with pytest.raises(ConfigError, match="not of block 4"):
+    with pytest.raises(ConfigError, match="of a block below 4"):
         parse_request(prompt=SCENE, num_blocks=4, steers=(Steer(block=4, text="push left"),))
     with pytest.raises(ConfigError, match="prompt is ''"):
         parse_request(prompt="", num_blocks=4)

@@ -102,7 +102,10 @@ def test_without_a_prompt_one_is_proposed(tiny_world_folder: Path, tmp_path: Pat
         (("--steer", "jump"), "--steer is 'jump'"),
         (("--steer", "0:push left"), "block 0 is made with PROMPT"),
         (("--blocks", "0"), "num_blocks is 0"),
-        (("--blocks", "2", "--steer", "2:push left"), "not of block 2"),
+        (
+            ("--blocks", "2", "--steer", "2:push left"),
+            "--steer is '2:push left', but must be",
+        ),
         (("--policy", "all"), "cache.policy is 'all'"),
         (("--seed", "-1"), "seed is -1"),
         (("--device", "tpu"), "tpu"),

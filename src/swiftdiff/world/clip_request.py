@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from swiftdiff.errors import ConfigError
 from swiftdiff.validation import StrictModel, describe
@@ -39,24 +39,25 @@ class ClipRequest(StrictModel):
     seed: Annotated[int, Field(ge=0)] = 0
     steers: tuple[Steer, ...] = ()
 
-    @model_validator(mode="after")
-    def _check_that_steers_are_in_the_clip(self) -> Self:
-        late = [steer.block for steer in self.steers if steer.block >= self.num_blocks]
-        if late:
-            raise ValueError(f"steers of blocks below {self.num_blocks}, and not of block {late[0]}")
-        return self
-
 
 def parse_request(**values: Any) -> ClipRequest:
     """Return a request made of a command's options.
 
     Raises:
-        ConfigError: One of them is wrong.
+        ConfigError: One of them is wrong, or the clip has no block that a change of the prompt is for.
     """
     try:
-        return ClipRequest.model_validate(values)
+        request = ClipRequest.model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe(error, ClipRequest)) from error
+    for steer in request.steers:
+        if steer.block >= request.num_blocks:
+            raise ConfigError.for_field(
+                "--steer",
+                f"{steer.block}:{steer.text}",
+                f"of a block below {request.num_blocks}, the length of the clip",
+            )
+    return request
 
 
 def parse_steer(text: str, *, is_action: bool) -> Steer:
