@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +37,15 @@ def test_views_are_views(machine: Machine) -> None:
     with torch.inference_mode():
         x[2:].mul_(2)
     assert x.cpu().tolist() == [[1, 0, 0, 0], [1, 3, 3, 3], [2, 0, 0, 0], [2, 0, 0, 0]]
+
+
+def test_a_parameters_memory_may_be_replaced(machine: Machine) -> None:
+    linear = nn.Linear(2, 2, device="cuda:0")
+    together = torch.cat([linear.weight.data] * 2)
+    linear.weight.data = together[2:]
+    together.fill_(3)
+    assert linear.weight.storage_offset() == 4
+    assert linear.weight.cpu().tolist() == [[3, 3], [3, 3]]
 
 
 def test_modules_move_and_are_copied(machine: Machine) -> None:
@@ -175,6 +187,68 @@ def test_only_what_was_written_must_be_waited_for(machine: Machine) -> None:
     with torch.cuda.stream(side):
         x[1:] + 1
     assert the_finding(machine)
+
+
+def capture(compute: Callable[[], torch.Tensor], pool: Any = None) -> tuple[Any, torch.Tensor]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
+        output = compute()
+    return graph, output
+
+
+def test_a_graph_computes_when_it_is_replayed_from_what_is_there_then(machine: Machine) -> None:
+    x = torch.ones(2, device="cuda:0")
+    with torch.cuda.stream(torch.cuda.Stream("cuda:0")):
+        graph, y = capture(lambda: (x + 1).mul_(2).view(2, 1))
+        assert y.isnan().all()
+        x.fill_(3)
+        graph.replay()
+        assert y.cpu().tolist() == [[8], [8]]
+
+
+@pytest.mark.parametrize("what", ["item", "copy", "event"])
+def test_a_capture_is_broken_off_by_what_waits(machine: Machine, what: str) -> None:
+    x = torch.ones(2, device="cuda:0")
+    event = torch.cuda.current_stream().record_event()
+    does: dict[str, Callable[[], Any]] = {
+        "item": x.sum().item,
+        "copy": x.cpu,
+        "event": lambda: torch.cuda.current_stream().wait_event(event),
+    }
+    side = torch.cuda.Stream("cuda:0")
+    with torch.cuda.stream(side), pytest.raises(RuntimeError, match="CUDA error"):
+        capture(lambda: (x, does[what]())[0])
+
+
+def test_no_device_is_waited_for_while_a_graph_is_captured(machine: Machine) -> None:
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            errors.append(error)
+
+    with torch.cuda.stream(torch.cuda.Stream("cuda:0")):
+        other = threading.Thread(target=wait)
+        capture(lambda: (other.start(), other.join(), torch.ones(1, device="cuda:0"))[2])
+    assert "not permitted when stream is capturing" in str(errors[0])
+
+
+def test_graphs_of_one_pool_overwrite_each_others_results(machine: Machine) -> None:
+    pool = torch.cuda.graph_pool_handle()
+    with torch.cuda.stream(torch.cuda.Stream("cuda:0")):
+        graph, y = capture(lambda: torch.ones(2, device="cuda:0"), pool)
+        other, _ = capture(lambda: torch.ones(2, device="cuda:0"), pool)
+        graph.replay()
+        kept = y.clone()
+        with torch.cuda.stream(torch.cuda.Stream("cuda:0")):
+            y + 1
+        other.replay()
+        assert y.isnan().all()
+        assert kept.sum().item() == 2
+    findings = machine.take_findings()
+    assert any("the replay of another graph" in finding for finding in findings)
 
 
 def test_nothing_of_it_is_left() -> None:

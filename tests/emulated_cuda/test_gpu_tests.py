@@ -32,6 +32,8 @@ def gpu_tests(name: str) -> ModuleType:
 
 LANES = gpu_tests("test_lanes_on_gpus")
 LANES.SIDE = 8  # type: ignore[attr-defined]
+GRAPHS = gpu_tests("test_graphs_on_gpus")
+GRAPHS.WIDTH = 8  # type: ignore[attr-defined]
 PATCHING = gpu_tests("test_patching_on_gpus")
 plans = PATCHING.plans
 
@@ -52,6 +54,7 @@ def lanes(machine: Machine) -> Iterator[tuple[Lane, Lane]]:
         LANES.test_side_streams_are_never_a_lanes,
         LANES.test_what_runs_beside_comes_after_the_callers_work_and_before_what_follows,
         LANES.test_staged_copies_are_whole_beside_other_work,
+        LANES.test_waiting_for_a_device_does_not_break_a_capture,
         LANES.test_no_more_than_one_step_is_under_way_when_the_next_is_queued,
     ],
     ids=lambda test: test.__name__,
@@ -79,3 +82,20 @@ def test_patches_are_the_cpus_and_restores_are_bit_exact(
 )
 def test_patching(test: Callable[..., None], machine: Machine, plans: list[DeltaPlan]) -> None:
     test(plans)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        GRAPHS.test_replays_have_eagers_bits_and_see_weights_patched_in_place,
+        GRAPHS.test_results_outlive_the_lanes_next_replays,
+        GRAPHS.test_a_lane_captures_while_another_allocates_and_computes,
+        GRAPHS.test_two_lanes_replay_one_module_at_once,
+    ],
+    ids=lambda test: test.__name__,
+)
+def test_graphs(test: Callable[..., None], lanes: tuple[Lane, Lane]) -> None:
+    torch.manual_seed(0)
+    part = GRAPHS.Part().eval().requires_grad_(False).to("cuda:0", torch.float16)
+    several = {"part": part, "lane": lanes[0]}
+    test(**{name: several[name] for name in inspect.signature(test).parameters})

@@ -2,8 +2,9 @@
 
 What is emulated: which device a tensor is on, and that devices do not mix (`emulated_tensors`); streams,
 events, asynchronous copies, pinned memory and the allocator's habit of giving memory out again
-(`emulated_streams`). What is not: kernels (values are the CPU's), time, how much memory there is, and the
-generator of random numbers, which is the CPU's too. There is no backward pass: torch's asks the driver.
+(`emulated_streams`); capture and replay of graphs (`emulated_graphs`). What is not: kernels (values are the
+CPU's), time, how much memory there is, and the generator of random numbers, which is the CPU's too. There is
+no backward pass: torch's asks the driver.
 
 A run is judged by its order alone, for the streams of this one run: what no test lets happen is not seen.
 """
@@ -20,7 +21,8 @@ from typing import Any
 
 import pytest
 import torch
-from emulated_streams import Clock, Machine, Queue
+from emulated_graphs import EmulatedGraph, Pools, capturing
+from emulated_streams import CaptureForbidsError, Clock, Machine, Queue
 from emulated_tensors import EmulationMode, note_host_read
 
 #: Where there is a GPU the tests of `tests/gpu` say more.
@@ -63,12 +65,11 @@ class EmulatedEvent:
         self.capture: Any = None
 
     def record(self, stream: Any = None) -> None:
-        queue = self._machine.current(self._machine.device()) if stream is None else stream.queue
+        queue = self._queue(stream)
         self.clock, self.device, self.capture = self._machine.snapshot(queue), queue.device, queue.capture
 
     def wait(self, stream: Any = None) -> None:
-        queue = self._machine.current(self._machine.device()) if stream is None else stream.queue
-        self._machine.wait(queue, self.clock)
+        EmulatedStream(self._machine, self._queue(stream)).wait_event(self)
 
     def synchronize(self) -> None:
         self._machine.synchronize(self.clock)
@@ -76,6 +77,10 @@ class EmulatedEvent:
     def query(self) -> bool:
         """Tell whether it is certain to have come."""
         return all(self._machine.host.get(number, 0) >= tick for number, tick in self.clock.items())
+
+    def _queue(self, stream: Any) -> Queue:
+        queue: Queue = self._machine.current(self._machine.device()) if stream is None else stream.queue
+        return queue
 
     def elapsed_time(self, end: EmulatedEvent) -> float:
         if not (self.query() and end.query()):
@@ -104,13 +109,15 @@ class EmulatedStream:
         return event
 
     def wait_event(self, event: EmulatedEvent) -> None:
+        if self.queue.capture is not event.capture:
+            raise CaptureForbidsError("CUDA error: dependency created on uncaptured work in another stream")
         self._machine.wait(self.queue, event.clock)
 
     def wait_stream(self, stream: EmulatedStream) -> None:
         self.wait_event(stream.record_event())
 
     def synchronize(self) -> None:
-        self._machine.synchronize(self._machine.snapshot(self.queue), self.queue)
+        self._machine.synchronize(self._machine.snapshot(self.queue))
 
     def query(self) -> bool:
         return self.record_event().query()
@@ -135,7 +142,19 @@ def _patch_torch(patch: pytest.MonkeyPatch, machine: Machine) -> None:
     def new_event(**_: Any) -> EmulatedEvent:
         return EmulatedEvent(machine)
 
+    pools = Pools()
+
+    def graph(
+        graph: EmulatedGraph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"
+    ) -> AbstractContextManager[None]:
+        queue = machine.new_stream(machine.device(), 0) if stream is None else stream.queue
+        return capturing(machine, graph, queue, pools.get(pool))
+
     cuda: dict[str, Any] = {
+        "CUDAGraph": lambda: EmulatedGraph(machine),
+        "graph": graph,
+        "graph_pool_handle": pools.new_handle,
+        "memory_snapshot": pools.snapshot,
         "Stream": new_stream,
         "Event": new_event,
         "stream": on_stream,

@@ -38,7 +38,7 @@ class Queue:
         self.device = device
         self.name = name
         self.clock: Clock = {number: 0}
-        self.capture: Any = None  # what is captured on it now
+        self.capture: Any = None  # the graph that is captured on it now
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class PinnedMemory:
 
     def find(self, tensor: torch.Tensor) -> Memory | None:
         """Return the page-locked memory of a tensor, if it has such."""
-        if not self._memories or tensor.device.type != "cpu":
+        if not self._memories or tensor.device.type != "cpu" or tensor.layout != torch.strided:
             return None
         found = self._memories.get(tensor.untyped_storage().data_ptr())
         return None if found is None else found[0]
@@ -115,6 +115,7 @@ class Machine:
         self.lock = threading.RLock()
         self.host: Clock = {HOST: 0}
         self.num_operations = 0
+        self.dispatch: Any = None  # carries out operations
         self._queues: dict[int, Queue] = {}
         self._by_place: dict[tuple[int, int, int], Queue] = {}
         self._handed_out: dict[tuple[int, int], int] = defaultdict(int)
@@ -163,8 +164,19 @@ class Machine:
         finally:
             self._here.device = before
 
+    @contextmanager
+    def capturing_thread(self) -> Iterator[None]:
+        """Note that the calling thread captures a graph: it must not wait for anything."""
+        self._here.captures = True
+        try:
+            yield
+        finally:
+            self._here.captures = False
+
     def allocate(self, queue: Queue) -> Memory:
-        """Return new memory for a queue, which may be any that was freed for it."""
+        """Return new memory for a queue, which may be any that was freed for it; graphs have their own."""
+        if queue.capture is not None:
+            return Memory(self, queue, is_graphs=True)
         with self.lock:
             while self.freed:
                 home, recorded, accesses = self.freed.popleft()
@@ -177,7 +189,7 @@ class Machine:
                         f"USE AFTER FREE: memory of {queue.name} was given back and is given out again at "
                         f"{_where()}, though {self._said(access)} may not have happened yet"
                     )
-            return Memory(self, queue, is_graphs=queue.capture is not None)
+            return Memory(self, queue)
 
     def compute(self, queue: Queue, what: str, uses: Iterable[tuple[Memory, int, int, bool]]) -> None:
         """Note an operation of a queue: (memory, first byte, byte after the last, whether it writes)."""
@@ -198,9 +210,9 @@ class Machine:
         with self.lock:
             _join(waiter.clock, clock)
 
-    def synchronize(self, clock: Clock, queue: Queue | None = None) -> None:
+    def synchronize(self, clock: Clock) -> None:
         """Let the host wait for what a clock knows of."""
-        if queue is not None and queue.capture is not None:
+        if getattr(self._here, "captures", False):
             raise CaptureForbidsError("CUDA error: operation not permitted when stream is capturing")
         with self.lock:
             _join(self.host, clock)

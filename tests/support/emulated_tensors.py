@@ -7,6 +7,7 @@ without dimensions) may take part, and so may a host's indices, as in torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class CudaTensor(torch.Tensor):
 
     _real: torch.Tensor
     _memory: Memory
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls: Any, real: torch.Tensor, device: torch.device, memory: Memory) -> CudaTensor:
@@ -47,7 +49,16 @@ class CudaTensor(torch.Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         tensor = next(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, CudaTensor))
-        return Dispatch(tensor._memory.machine)(func, args, kwargs or {})
+        return tensor._memory.machine.dispatch(func, args, kwargs or {})
+
+    @property
+    def data(self) -> torch.Tensor:  # type: ignore[override]
+        return self.detach()
+
+    @data.setter
+    def data(self, value: CudaTensor) -> None:
+        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]  # sizes and the like
+        self._real, self._memory = value._real, value._memory
 
     def record_stream(self, stream: Any) -> None:
         self._memory.recorded.add(stream.queue.number)
@@ -70,10 +81,12 @@ class EmulationMode(TorchDispatchMode):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__()
+        if machine.dispatch is None:
+            machine.dispatch = Dispatch(machine)
         self.machine = machine
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return Dispatch(self.machine)(func, args, kwargs or {})
+        return self.machine.dispatch(func, args, kwargs or {})
 
 
 class Dispatch:
@@ -123,13 +136,14 @@ class Dispatch:
         if made or written or scalars:
             uses = [(leaf._memory, *_span(leaf._real), _is_in(leaf, written)) for leaf in near]
             uses += [(leaf._memory, *_span(leaf._real), True) for leaf in made]
-            self.machine.compute(
-                queue, func.overloadpacket.__name__, [use for use in uses if use[1] < use[2]]
-            )
-        if queue.capture is not None and (made or written):
-            queue.capture.record(func, real_args, real_kwargs, result, [tensor._memory for tensor in made])
+            uses = [use for use in uses if use[1] < use[2]]
+            if queue.capture is None:
+                self.machine.compute(queue, func.overloadpacket.__name__, uses)
+            else:
+                again = partial(func, *real_args, **real_kwargs)
+                queue.capture.record(again, result, made, uses)
         if scalars and func.overloadpacket not in _KNOWN:
-            self.machine.synchronize(self.machine.snapshot(queue), queue)
+            self.machine.synchronize(self.machine.snapshot(queue))
         return wrapped
 
     def _compute_on_host(self, func: Any, args: Any, kwargs: dict[str, Any], leaves: Sequence[Any]) -> Any:
@@ -186,6 +200,8 @@ class Dispatch:
             device = self.machine.device(device)
             queue = self.machine.current(device)
             target: torch.Tensor = CudaTensor(real, device, self.machine.allocate(queue))
+            if queue.capture is not None:
+                queue.capture.made.append(target)
         else:
             # Torch takes pinned memory for what it is asked not to wait for.
             is_pinned = pins or (isinstance(source, CudaTensor) and non_blocking)
@@ -232,12 +248,12 @@ class Dispatch:
         on_host = [] if memory is None else [(memory, *_span(host_side), not to_device)]
         if on_host and not is_async and to_device:
             machine.compute_on_host("copy_ to a device", on_host)
-        machine.compute(queue, "copy_", uses + (on_host if is_async else []))
-        if queue.capture is not None:
-            queue.capture.record_copy(target, source, is_async)
         waits = not non_blocking or (not to_device and not is_async)
+        if queue.capture is not None and not is_async:
+            waits = True  # which is refused
+        self._queue_copy(queue, target, source, uses + (on_host if is_async else []))
         if waits and host_side.numel():
-            machine.synchronize(machine.snapshot(queue), queue)
+            machine.synchronize(machine.snapshot(queue))
         if on_host and not is_async and not to_device:
             machine.compute_on_host("copy_ from a device", on_host)
 
@@ -248,11 +264,15 @@ class Dispatch:
         if queue is not targets:
             machine.wait(queue, machine.snapshot(targets))
         uses = [(target._memory, *_span(target._real), True), (source._memory, *_span(source._real), False)]
-        machine.compute(queue, "copy_", [use for use in uses if use[1] < use[2]])
+        self._queue_copy(queue, target, source, [use for use in uses if use[1] < use[2]])
         if queue is not targets:
             machine.wait(targets, machine.snapshot(queue))
-        if queue.capture is not None:
-            queue.capture.record_copy(target, source, True)
+
+    def _queue_copy(self, queue: Queue, target: torch.Tensor, source: torch.Tensor, uses: Any) -> None:
+        if queue.capture is None:
+            self.machine.compute(queue, "copy_", uses)
+        else:
+            queue.capture.record_copy(_real(target), _real(source), uses)
 
 
 def note_host_read(machine: Machine, tensor: torch.Tensor) -> None:
