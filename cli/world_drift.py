@@ -46,18 +46,24 @@ def drift(
         list[str] | None,
         typer.Option(metavar="P", help="full, window, window+sink; may be repeated. Default: all."),
     ] = None,
-    window: Annotated[int, typer.Option(min=1, metavar="N", help="Past blocks in the window.")] = 6,
-    blocks: Annotated[int, typer.Option(min=1, metavar="N", help="Length of each clip.")] = 40,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Clips of each policy.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The first one.")] = 0,
+    window: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Past blocks in the window. Default: 6.")
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Length of each clip. Default: 40.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Clips of each policy. Default: 5.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="The first one. Default: 0.")] = None,
     metrics: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.py", help="Learned metrics: METRICS in it, functions of a chunk's frames, by name."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Of the CPU.")] = 1,
+    device: Annotated[str | None, typer.Option(help="Where the model runs. Default: cpu.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of the CPU. Default: 1.")] = None,
     as_json: PrintJson = False,
 ) -> None:
     """Measure LV-Bench's video drift error, the ground truth's own score beside.
@@ -75,26 +81,24 @@ def drift(
     plugged = {} if metrics is None else load_metrics(metrics)
     try:
         if clips:
-            given = (model, prompt, policy)
-            if any(option is not None for option in given):
-                raise ConfigError(
-                    "given clips are only measured: --model, --prompt, --policy are for new ones"
-                )
+            of_new = (model, prompt, policy, window, blocks, seeds, seed, device, threads)
+            if any(option is not None for option in of_new):
+                raise ConfigError("given clips are only measured: --truth, --metrics and --json are for them")
             note, summaries = "", _measure_given(clips, truth, plugged)
         else:
             if truth is not None:
                 raise ConfigError("--truth is beside given clips; a model's own is known or not")
             policies = _parse_policies(policy)
-            lengths: dict[str, Any] = {
-                "num_blocks": blocks,
-                "num_seeds": seeds,
-                "seed": seed,
-                "window_blocks": window,
+            options: dict[str, Any] = {
+                "num_blocks": blocks or 40,
+                "num_seeds": seeds or 5,
+                "seed": seed or 0,
+                "window_blocks": window or 6,
+                "threads": threads or 1,
+                "prompt": prompt,
             }
-            world = load_world(model or default_world(), device)
-            summaries = _measure_new(
-                world, policies, plugged, {"prompt": prompt, "threads": threads, **lengths}
-            )
+            world = load_world(model or default_world(), device or "cpu")
+            summaries = _measure_new(world, policies, plugged, options)
             note = _RANDOM * (world.name in PRESETS)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -55,6 +55,19 @@ def test_a_window_smaller_than_a_block_is_refused_from_options_too() -> None:
         load_world_config(changes={"cache.window_blocks": 0})
 
 
+@pytest.mark.parametrize(("name", "policy"), [("sink_blocks", "window"), ("window_blocks", "full")])
+def test_an_option_that_the_policy_does_not_have_is_refused_but_may_stand_in_a_file(
+    tmp_path: Path, name: str, policy: str
+) -> None:
+    path = tmp_path / "world.toml"
+    path.write_text(f'[cache]\npolicy = "{policy}"\n{name} = 2\n', encoding="utf-8")
+    assert load_world_config(path).cache.policy == policy
+    with pytest.raises(
+        ConfigError, match=rf"cache\.{name} is 3, but means nothing with cache\.policy '{policy}'"
+    ):
+        load_world_config(path, {f"cache.{name}": 3})
+
+
 def test_a_file_that_is_not_there_or_no_text_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read config"):
         load_world_config(tmp_path / "nowhere.toml")

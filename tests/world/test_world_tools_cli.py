@@ -51,6 +51,7 @@ def test_drift_of_new_clips_says_how_each_policy_does(tiny_world_folder: Path) -
     ("arguments", "complaint"),
     [
         (["clip.npy", "--model", "bounce"], "given clips are only measured"),
+        (["clip.npy", "--blocks", "20"], "given clips are only measured"),
         (["--truth", "clip.npy"], "--truth is beside given clips"),
         (["--policy", "ring"], "--policy is 'ring', but must be full, window, window"),
         (["--metrics", "none.py"], "there is no such file"),

@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import tomli_w
 from pydantic import ValidationError
@@ -14,6 +14,12 @@ from pydantic import ValidationError
 from swiftdiff.errors import ConfigError
 from swiftdiff.validation import describe
 from swiftdiff.world.config import WorldConfig
+
+# A file may name them with any policy, as one with all defaults written out does.
+_ONLY_WITH: Final[dict[str, tuple[str, ...]]] = {
+    "cache.window_blocks": ("window", "window+sink"),
+    "cache.sink_blocks": ("window+sink",),
+}
 
 
 def load_world_config(path: Path | None = None, changes: Mapping[str, Any] | None = None) -> WorldConfig:
@@ -25,7 +31,8 @@ def load_world_config(path: Path | None = None, changes: Mapping[str, Any] | Non
             what is there.
 
     Raises:
-        ConfigError: The file is missing or is not TOML, or a key or value is wrong.
+        ConfigError: The file is missing or is not TOML, a key or value is wrong, or a change is of something
+            that the cache's policy does not have.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -41,9 +48,16 @@ def load_world_config(path: Path | None = None, changes: Mapping[str, Any] | Non
     where = "world config" if path is None else str(path)
     try:
         # As JSON, in which lists are tuples; what JSON does not have, such as dates, is refused as text.
-        return WorldConfig.model_validate_json(json.dumps(values, default=str))
+        config = WorldConfig.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ConfigError(f"{where}: {describe(error, WorldConfig)}") from error
+    for name, policies in _ONLY_WITH.items():
+        if (changes or {}).get(name) is not None and config.cache.policy not in policies:
+            raise ConfigError(
+                f"{name} is {(changes or {})[name]}, but means nothing with cache.policy "
+                f"{config.cache.policy!r}: it is of {' and '.join(policies)}"
+            )
+    return config
 
 
 def to_toml(config: WorldConfig) -> str:

@@ -97,6 +97,8 @@ def test_missing_surplus_and_misshapen_weights_are_named() -> None:
 def test_sizes_that_no_such_model_has_are_refused() -> None:
     with pytest.raises(ModelError, match=r"has no patch_embedding\.weight"):
         infer_config({"blocks.0.norm2.weight": (4,)}, "x.pt")
+    with pytest.raises(ModelError, match="head_dim is 1, but must be even"):
+        infer_config({"patch_embedding.weight": (6, 4, 1, 2, 2)}, "x.pt", head_dim=1)
     with pytest.raises(ModelError, match="no multiple of 128"):
         infer_config({"patch_embedding.weight": (100, 16, 1, 2, 2)}, "x.pt")
     with pytest.raises(ModelError, match="must have 5 dimensions"):

@@ -57,8 +57,8 @@ def header(result: WorldBenchResult) -> list[str]:
         f"{model['tokens_per_block']} tokens a block, {model['steps']} steps a block, float32, on "
         f"{options.device} with {options.threads} thread{'s' if options.threads > 1 else ''}.",
         begin_line(environment, result.load_at_start, result.other_share),
-        f"{options.repeats} repeats in which cases take turns, in alternating order, after a warm-up that is "
-        "not recorded. A ratio is taken within each repeat.",
+        f"{options.repeats} repeat{'s' if options.repeats > 1 else ''} in which cases take turns, in "
+        "alternating order, after a warm-up that is not recorded. A ratio is taken within each repeat.",
     ]
 
 

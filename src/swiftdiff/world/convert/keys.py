@@ -120,11 +120,14 @@ def infer_config(shapes: Mapping[str, Shape], where: str, head_dim: int = HEAD_D
         head_dim: Width of a head.
 
     Raises:
-        ModelError: A weight that tells the sizes is missing, or has a shape that no such model gives.
+        ModelError: A weight that tells the sizes is missing, or has a shape that no such model gives; or the
+            head's width is odd.
     """
     blocks = {int(match[1]) for name in shapes if (match := _BLOCK.fullmatch(name))}
     patch = _shape(shapes, "patch_embedding.weight", 5, where)
     width, patch_size = patch[0], patch[2:]
+    if head_dim % 2:
+        raise ModelError.for_field("head_dim", head_dim, "even: positions turn channels in pairs")
     if width % head_dim:
         raise ModelError(
             f"{where}: its width of {width} is no multiple of {head_dim}, the width of a head (--head-dim)"
