@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from swiftdiff.bench.settings import AdapterSetting
 from swiftdiff.config import SwiftdiffConfig
 from swiftdiff.errors import StorageError
 
+PUBLISHED = Path(__file__).parents[2] / "results" / "published" / "approximate-shapes"
 LATE = AdapterSetting(1, 2)
 LINES = (
     ApproximateLine("late", {"bal_k": "50%"}, (LATE,)),
@@ -66,6 +68,19 @@ def test_loras_come_as_late_as_they_may_and_what_is_there_is_not_drawn_again(
     assert measure(asked(tiny_family), tmp_path / "out") == rows
     with pytest.raises(StorageError, match="begun with other options"):
         measure(asked(tiny_family, steps=5), tmp_path / "out")
+
+
+def test_what_the_line_up_says_of_pictures_is_what_was_measured_and_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    with (PUBLISHED / "likeness.csv").open(encoding="utf-8", newline="") as file:
+        measured = {(row["system"], row["setting"]): float(row["SSIM"]) for row in csv.DictReader(file)}
+    lines = gpu_approximate.approximate_lines(on_gpu=False)
+    assert set(measured) == {(line.name, each.name) for line in lines for each in line.settings}
+    for line in lines:
+        kept = [measured[line.name, each.name] >= gpu_approximate.AIM for each in line.settings]
+        assert all(kept) == line.is_alike, line.name
 
 
 def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,8 @@ def test_stock_and_swiftdiff_are_measured_in_the_papers_settings_and_parts_in_so
     lines = {line.contender.name: line.contender for line in gpu_line_up(GpuBenchOptions(), 1, (0,))}
     assert list(lines)[:2] == ["stock", "swiftdiff"]
     assert len(lines["stock"].settings) == len(lines["swiftdiff"].settings) == 7
-    assert [each.name for each in lines["all-bold"].settings] == ["0C/0L", "3C/2L"]
+    assert [each.name for each in lines["reuse-5"].settings] == ["0C/0L", "3C/2L"]
+    assert not {"all-bold", "bal40"} & set(lines)  # their pictures stray
     assert [each.name for each in lines["graphs-only"].settings] == ["0C/0L", "1C/1L", "3C/2L"]
     assert [each.name for each in lines["offload-only"].settings] == ["1C/1L", "3C/2L"]
     assert {each.num_gpus for each in lines.values()} == {1}

@@ -8,6 +8,7 @@ measured again.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from swiftdiff.adapters.bal import resolve_bound
 from swiftdiff.adapters.store import AdapterStore, FetchedAdapter
-from swiftdiff.bench.gpu_approximate import ApproximateLine, approximate_lines
+from swiftdiff.bench.gpu_approximate import AIM, ApproximateLine, approximate_lines
 from swiftdiff.bench.gpu_options import GpuBenchOptions
 from swiftdiff.bench.requests import GUIDANCE_SCALE
 from swiftdiff.bench.settings import AdapterSetting
@@ -42,10 +43,12 @@ from swiftdiff.models.registry import resolve_model
 from swiftdiff.quality.pixels import compare_pixels
 from swiftdiff.report.tables import Column, Table, to_csv, to_markdown
 from swiftdiff.request import ControlNetUse, ImageRequest, LoraUse
+from swiftdiff.telemetry.environment import describe_environment
 from swiftdiff.trace.content import ContentPool
+from swiftdiff.validation import unknown_name
 
-AIM = 0.95
 _EXACT = SwiftdiffConfig(lora_cache_mb=0)
+_PROGRAM = "python -m swiftdiff.bench.approximate_pictures"
 _FIRST_SEED = 9000
 _PATIENCE_S = 3600.0  # a request that takes longer to reach its bound is stuck
 
@@ -165,7 +168,7 @@ def measure(asked: Asked, out: Path) -> list[Likeness]:
     Raises:
         SwiftdiffError: The model cannot be used, or ``out`` cannot be written or is another measurement's.
     """
-    lines = _chosen(asked)
+    lines = chosen_lines(asked)
     options, raw = out / "options.json", out / "pictures.jsonl"
     if options.is_file():
         if read_model(options, Asked) != asked:
@@ -225,18 +228,24 @@ def likeness_table(rows: Sequence[Likeness], asked: Asked) -> Table:
         ),
         note=(
             "Against the engine with every exact switch, request by request. SSIM: the mean over pictures, "
-            "and the lowest. LoRAs come as late as bal_k allows. float32 on a CPU; 8-bit weights are not "
-            "here."
+            "and the lowest. LoRAs come as late as bal_k allows. Computed in float32 on a CPU."
         ),
     )
 
 
-def _chosen(asked: Asked) -> list[ApproximateLine]:
-    lines = {line.name: line for line in approximate_lines(on_gpu=False)}
-    unknown = [name for name in asked.lines if name not in lines]
-    if unknown:
-        raise ConfigError.for_field("--systems", unknown[0], ", ".join(lines))
-    return [lines[name] for name in asked.lines or lines]
+def chosen_lines(asked: Asked) -> list[ApproximateLine]:
+    """Return what is measured.
+
+    Raises:
+        ConfigError: A named system is not known.
+    """
+    lines = {line.name: line for line in approximate_lines(on_gpu=True)}
+    for name in asked.lines:
+        if name not in lines:
+            raise ConfigError(unknown_name("system", name, tuple(lines)))
+    if asked.lines:
+        return [lines[name] for name in asked.lines]
+    return list(approximate_lines(on_gpu=False))
 
 
 def _measure_line(
@@ -313,9 +322,7 @@ class _Content:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and write ``likeness.md`` and ``likeness.csv``; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m swiftdiff.bench.approximate_pictures", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures and tables")
     parser.add_argument("--model", default="shapes", help="a trained model with adapters (default: shapes)")
     parser.add_argument("--pictures", type=int, default=4, help="for each setting (default: 4)")
@@ -329,8 +336,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = tuple(name.strip() for name in given.systems.split(",") if name.strip())
         asked = Asked(model=given.model, pictures=given.pictures, steps=given.steps, lines=lines)
         table = likeness_table(measure(asked, given.out), asked)
+        environment = describe_environment([*_PROGRAM.split(), *(sys.argv[1:] if argv is None else argv)])
+        text = json.dumps(environment, indent=2, ensure_ascii=False) + "\n"
+        write_whole(given.out / "environment.json", text.encode())
         write_whole(given.out / "likeness.csv", to_csv(table).encode())
-        write_whole(given.out / "likeness.md", to_markdown(table).encode())
+        systems = "".join(f"- **{line.name}**: {line.switched}\n" for line in chosen_lines(asked))
+        write_whole(given.out / "likeness.md", f"{to_markdown(table)}\n{systems}".encode())
     except SwiftdiffError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -140,7 +140,7 @@ def all_gpu_lines(
         )
 
     def approximation(each: ApproximateLine) -> Line:
-        where = _within(each.settings, options)
+        where = _within(each.settings, options) if each.is_alike is not False else ()
         made = line(each.name, each.meaning, where, swiftdiff=each.applied_to(full))
         return replace(made, is_there=has_torchao() or not each.needs_torchao)
 

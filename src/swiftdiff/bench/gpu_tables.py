@@ -62,7 +62,8 @@ def _speed_table(result: GpuBenchResult) -> Table:
         Column("n", "d"),
     )
     note = (
-        "= is exact, ≈ approximate: what it costs in quality is to be seen on a trained model, not here. "
+        "= is exact, ≈ approximate: how alike its pictures are is measured on a trained model, not here; the "
+        "list of systems says what came of it. "
         "Medians. seconds: from the request to its picture and to the model restored; restore is the last "
         "part of it. × stock: median of the repeats' ratios, each within one repeat; "
         f"{describe_spread(cells)}. {_APART} {_device_seconds(result)}: seconds times the "
