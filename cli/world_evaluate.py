@@ -34,7 +34,8 @@ def evaluate(  # noqa: PLR0917 - a command's options
     number stands what the true clips score by the same judge.
 
     Exit status: 0 when all aims are met; 1 when one is missed, and the last
-    lines say which; 2 when the command is wrong or the model cannot be loaded.
+    lines say which; 2 when the command is wrong or the model cannot be loaded;
+    130 after Ctrl-C.
     The aims: centres within 1.5 pixels; kept 0.90; obeyed 0.90.
     """
     from swiftdiff.world.bounce.evaluation import EvaluationOptions
