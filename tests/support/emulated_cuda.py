@@ -45,13 +45,8 @@ def emulated_cuda(num_devices: int = 2) -> Iterator[Machine]:
         _patch_threads(patch, machine)
         _set_device_guard(patch)
         patch.setattr("swiftdiff.adapters.transfers._streams", {})
-        lifts = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)  # so that torch.tensor(..., device="cuda") is seen
-        try:
-            with torch.no_grad(), EmulationMode(machine):
-                yield machine
-        finally:
-            torch._C._set_only_lift_cpu_tensors(lifts)
+        with _seen_by(machine):
+            yield machine
     assert not machine.findings, "\n".join(machine.findings)
 
 
@@ -205,12 +200,24 @@ def _reading(method: Any, machine: Machine) -> Any:
     return read
 
 
+@contextmanager
+def _seen_by(machine: Machine) -> Iterator[None]:
+    """Let the emulation see what the calling thread computes."""
+    lifts = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)  # so that torch.tensor(..., device="cuda") is seen
+    try:
+        with torch.no_grad(), EmulationMode(machine):
+            yield
+    finally:
+        torch._C._set_only_lift_cpu_tensors(lifts)
+
+
 def _patch_threads(patch: pytest.MonkeyPatch, machine: Machine) -> None:
     """Let new threads be seen: torch has one list of modes for each."""
     run = threading.Thread.run
 
     def run_seen(self: threading.Thread) -> None:
-        with torch.no_grad(), EmulationMode(machine):
+        with _seen_by(machine):
             run(self)
 
     patch.setattr(threading.Thread, "run", run_seen)

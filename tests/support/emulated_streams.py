@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -102,6 +102,7 @@ class Machine:
         num_devices: How many GPUs.
 
     Attributes:
+        waits: How often the host waited for a stream, by the line that did.
         findings: What a real GPU could have made wrong results of.
         pinned: The host's memory that devices use too.
         freed: Memories given back that no allocation has been checked against yet.
@@ -114,6 +115,7 @@ class Machine:
         self.freed: deque[tuple[int, set[int], list[Access]]] = deque()
         self.lock = threading.RLock()
         self.host: Clock = {HOST: 0}
+        self.waits: Counter[str] = Counter()
         self.num_operations = 0
         self.dispatch: Any = None  # carries out operations
         self._queues: dict[int, Queue] = {}
@@ -215,6 +217,7 @@ class Machine:
         if getattr(self._here, "captures", False):
             raise CaptureForbidsError("CUDA error: operation not permitted when stream is capturing")
         with self.lock:
+            self.waits[_where()] += 1
             _join(self.host, clock)
 
     def synchronize_device(self, device: torch.device) -> None:

@@ -228,12 +228,14 @@ class CausalWan:
         cache.check_room()
         turns = cache.begin(self._rotary.turns(self._grid(latents.shape), self.device))
         batch = latents.shape[0]
-        prompt = prompt.to(self.device, self.dtype).expand(batch, -1, -1)
+        latents = latents.to(self.device, self.dtype)
+        if cross is None or not cross.is_filled:  # not in every pass: to copy it from the host is to wait
+            prompt = prompt.to(self.device, self.dtype).expand(batch, -1, -1)
         if cross is not None:
             if not cross.is_filled:
                 cross.fill(prompt_keys_values(self.transformer, prompt))
-            prompt = prompt[:, :0]  # the stock model embeds whatever it is given
-        latents = latents.to(self.device, self.dtype)
+            # the stock model embeds whatever it is given
+            prompt = latents.new_empty((batch, 0, prompt.shape[-1]))
         store = cache.plain
         if self._traced is not None and cross is not None and store is not None:
             flow = self._traced.run(store, cross, latents, timestep, turns, keep=keep)

@@ -151,10 +151,11 @@ class BlockKVCache:
             Keys, rotated, and values: [batch, heads, (blocks + 1) * tokens, head_dim], views of the cache's
             memory that are good until the next layer is placed.
         """
-        if keep:
+        placed = self._store.place(layer, key, value)
+        if keep:  # now: on a GPU a fetch of this layer, which may be under way until then, reads the slot too
             self._store.keep(layer, key, value)
             self._kept.add(layer)
-        return self._store.place(layer, key, value)
+        return placed
 
     @property
     def plain(self) -> DirectStore | None:

@@ -63,9 +63,10 @@ class BlockTurns:
                 "positions: let a block see fewer of the past (cache.window_blocks, cache.max_blocks)"
             )
         # Tables serve training too, and autograd cannot save what was made in inference mode.
+        # Made on the host and copied whole: when the copy returns it has ended, so that any lane may read it.
         with torch.inference_mode(False), torch.no_grad():
-            cos = stock.freqs_cos.to(self._device, torch.float32)[:, 0::2]
-            sin = stock.freqs_sin.to(self._device, torch.float32)[:, 1::2]
+            cos = stock.freqs_cos.to(torch.float32)[:, 0::2]
+            sin = stock.freqs_sin.to(torch.float32)[:, 1::2]
             widths = [stock.t_dim // 2, stock.h_dim // 2, stock.w_dim // 2]
             in_time, in_height, in_width = torch.split(torch.complex(cos, sin), widths, dim=1)
             parts = (
@@ -73,7 +74,7 @@ class BlockTurns:
                 in_height[:height].view(1, height, 1, -1).expand(*size, -1),
                 in_width[:width].view(1, 1, width, -1).expand(*size, -1),
             )
-            return torch.cat(parts, dim=-1).flatten(0, 2)
+            return torch.cat(parts, dim=-1).flatten(0, 2).to(self._device)
 
 
 def rotate(states: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
