@@ -26,10 +26,6 @@ WORLDS: dict[str, dict[str, Any]] = {
     "int8 on the host, with a sink": {
         "cache": CacheConfig(policy="window+sink", window_blocks=2, storage="host", dtype="int8")
     },
-    "past made anew": {
-        "on_prompt_change": "recache",
-        "cache": CacheConfig(window_blocks=2, storage="host"),
-    },
 }
 
 
