@@ -209,7 +209,9 @@ def _print_result(result: RunResult, ended: Ended, percentiles: Sequence[float])
     for table in run_tables(result, percentiles):
         print_table(console, table)
     folder = ended.folder.path
-    places = {"pictures": folder / "images", "tables": f"{folder / REPORT}, {folder / TABLES}"}
+    places: dict[str, object] = {"pictures": folder / "images"}
+    if (folder / REPORT).exists():  # a full disk may have taken neither
+        places["tables"] = f"{folder / REPORT}, {folder / TABLES}"
     if (folder / PLOT).exists():
         places["plot"] = folder / PLOT
     for name, place in (places | {"records": ended.folder.records_path}).items():

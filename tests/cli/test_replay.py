@@ -250,6 +250,7 @@ def test_a_disk_that_is_really_full_stops_the_run_in_one_sentence_and_resume_fin
     assert code in (1, 2)  # depending on whether the last page still takes the short records
     assert "No space left on device" in captured.out + captured.err
     assert "Traceback" not in captured.err
+    assert ("report.md" in captured.out) == (out / "report.md").exists()
     before = [line["request_id"] for line in read_lines(out / "requests.jsonl")]
     assert before[:2] == ["r0", "r1"]
     ballast.unlink()
