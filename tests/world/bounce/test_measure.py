@@ -1,4 +1,4 @@
-"""Balls are found in pictures: which, how many pieces, and where, also behind one another."""
+"""Balls are found in pictures: which, how many pieces, and where, also where they touch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ def test_a_picture_shows_the_balls_in_their_colours_and_the_ground_elsewhere() -
     assert abs(covered.sum() / covered[19, 9] - np.pi * 3.5**2) < 1.5  # anti-aliased: the area is right
 
 
-def test_a_later_ball_passes_in_front() -> None:
-    picture = _first_frame("red ball at 16,16 moving 1,0; blue ball at 17,16 moving 0,1")[0]
-    assert tuple(picture[15, 16]) == COLOURS["blue"]
-
-
 def test_lone_balls_are_located_within_a_tenth_of_a_pixel() -> None:
     scenes = sample_scenes(np.random.default_rng(0), 100)
     present = np.zeros_like(scenes.present)
@@ -42,11 +37,12 @@ def test_lone_balls_are_located_within_a_tenth_of_a_pixel() -> None:
     assert (sightings.pieces.sum(1) == 1).all()
 
 
-def test_a_ball_half_behind_another_is_located_within_half_a_pixel() -> None:
-    pictures = _first_frame("red ball at 16,16 moving 1,0; blue ball at 19,18 moving 0,1")
+def test_balls_that_touch_are_each_one_piece_and_located_within_a_quarter_of_a_pixel() -> None:
+    pictures = _first_frame("red ball at 13,15 moving 1,0; blue ball at 19,18.7 moving 0,1")
     names = np.array([COLOUR_NAMES.index("red"), COLOUR_NAMES.index("blue")])
-    centres = locate(look_at(pictures), np.zeros(2, np.int64), names)
-    assert np.abs(centres - [[16, 16], [19, 18]]).max() < 0.5
+    sightings = look_at(pictures)
+    assert sightings.pieces.sum() == sightings.pieces[0, names].sum() == 2
+    assert np.abs(locate(sightings, np.zeros(2, np.int64), names) - [[13, 15], [19, 18.7]]).max() < 0.25
 
 
 def test_an_empty_picture_and_grey_noise_show_no_ball() -> None:

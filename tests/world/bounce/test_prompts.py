@@ -23,7 +23,7 @@ def test_a_scenes_text_has_the_features_of_the_scene() -> None:
 
 def test_every_action_has_features_of_its_own_and_none_is_the_null_prompt() -> None:
     features = [PROMPTS.encode(name) for name in ACTION_NAMES]
-    assert all(item.shape == (1, 4, 32) for item in features)
+    assert all(item.shape == (1, 3, 32) for item in features)
     assert len({tuple(item.flatten().tolist()) for item in (*features, PROMPTS.null())}) == 7
 
 
@@ -39,8 +39,8 @@ def test_later_blocks_are_told_which_balls_there_are_and_not_where() -> None:
     assert PROMPTS.follow(moved, "none") == PROMPTS.follow(scene, "none")
     features = PROMPTS.encode(text)
     assert torch.equal(features[0, 0], PROMPTS.encode("none")[0, 0])
-    assert torch.equal(features[0, 1:, 2:8].argmax(-1), torch.tensor([1, 0, 0]))
-    assert features[0, 1:, 0].tolist() == [1, 1, 0]
+    assert torch.equal(features[0, 1:, 2:8].argmax(-1), torch.tensor([1, 0]))
+    assert features[0, 1:, 0].tolist() == [1, 1]
     assert not features[0, 1:, 8:31].any()
 
 
@@ -68,11 +68,12 @@ def test_spaces_and_capitals_do_not_matter() -> None:
         ("red ball at 8,20 moving 9,0", "speed is 9.0, but must be 0.6 to 1.6"),
         ("red ball at 8,20 moving 0,0", "speed is 0.0"),
         ("red ball at 8,20 moving 1,0; red ball at 20,9 moving 1,0", "two balls of one colour"),
-        (";".join(["red ball at 8,20 moving 1,0"] * 4), "balls is 4, but must be 1 to 3"),
+        ("red ball at 8,20 moving 1,0; blue ball at 12,20 moving 1,0", "centres 4 pixels apart"),
+        (";".join(["red ball at 8,20 moving 1,0"] * 4), "balls is 4, but must be 1 to 2"),
         ("red ball at nan,20 moving 1,0", "ball 1"),
         ("push left; pink ball", "unknown colour 'pink'"),
         ("push left; red", "ball 1 is 'red', but must be like `red ball`"),
-        ("none; red ball; blue ball; cyan ball; green ball", "balls is 4, but must be at most 3"),
+        ("none; red ball; blue ball; cyan ball; green ball", "balls is 4, but must be at most 2"),
     ],
 )
 def test_what_cannot_be_parsed_is_refused_with_a_reason(text: str, reason: str) -> None:

@@ -119,7 +119,9 @@ def test_clips_that_begin_in_the_middle_have_a_first_block_that_does_not_count(
     random_world: WorldModel,
 ) -> None:
     clips = make_clips(np.random.default_rng(0), 200, 2, random_world.vae)
-    assert clips.latents.shape == (200, 4, 6, 8, 8)
+    assert clips.latents.shape == clips.past.shape == (200, 4, 6, 8, 8)
+    is_faulty = (clips.latents != clips.past).flatten(1).any(1)
+    assert 50 < int(is_faulty.sum()) < 150
     has_scene = clips.prompts[:, 0, 1:, 8:10].flatten(1).any(1)  # it says where balls are
     counts = clips.counts[:, 0] > 0
     assert 60 < int((~counts).sum()) < 100

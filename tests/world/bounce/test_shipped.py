@@ -10,7 +10,7 @@ import pytest
 import swiftdiff
 from swiftdiff.models.integrity import read_manifest
 from swiftdiff.models.weights_digest import weights_digest
-from swiftdiff.world.bounce.judge import follow, obeys
+from swiftdiff.world.bounce.judge import follow, keeps_balls, obeys
 from swiftdiff.world.bounce.physics import simulate
 from swiftdiff.world.bounce.prompts import parse_scene
 from swiftdiff.world.bounce.rollout import Roller
@@ -24,6 +24,7 @@ SCENES = (
     "green ball at 24,8 moving -0.9,0.6",
     "cyan ball at 16,24 moving 0.6,0.7; magenta ball at 8,8 moving 0.8,-0.3",
     "yellow ball at 6,16 moving 0.7,0.2; blue ball at 25,24 moving -0.6,-0.6",
+    "red ball at 8,16 moving 1.2,0.1; green ball at 22,17 moving -1,0.2",  # which meet at once
 )
 
 
@@ -50,11 +51,17 @@ def test_its_card_judges_these_weights(bounce: WorldModel) -> None:
 
 
 def test_balls_go_where_physics_says_for_three_blocks(bounce: WorldModel) -> None:
-    """Within the 1.5 pixels that the card's mean is judged by; these scenes have no ball behind another."""
+    """Within the 1.5 pixels that the card's mean is judged by."""
     actions = np.full((len(SCENES), 3), NONE)
     found = follow(Roller(bounce, 3).roll(scenes(), actions), simulate(scenes(), actions))
     assert not found.is_missing.any()
     assert found.errors.mean() < 1.5
+
+
+def test_balls_are_as_many_and_as_coloured_after_forty_blocks(bounce: WorldModel) -> None:
+    kept = keeps_balls(Roller(bounce, 3).roll(scenes(), np.full((len(SCENES), 40), NONE)), scenes())
+    assert kept[:2].all()  # one ball
+    assert kept.sum() >= len(SCENES) - 1  # the card says how often two are not
 
 
 def test_one_ball_is_pushed_and_coloured_as_asked(bounce: WorldModel) -> None:

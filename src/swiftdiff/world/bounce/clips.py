@@ -10,6 +10,7 @@ from diffusers import AutoencoderKLWan
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .blemishes import draw_blemished
 from .framewise import encode_clips
 from .physics import Course, simulate
 from .prompts import NUM_FEATURES, NUM_TOKENS, block_features, scene_features
@@ -30,11 +31,13 @@ class Clips:
 
     Attributes:
         latents: Clean and standardised, [B, C, blocks * 3, h, w].
-        prompts: Of each block, [B, blocks, 4, 32].
+        past: The same with faults, as what a model makes has; [B, C, blocks * 3, h, w].
+        prompts: Of each block, [B, blocks, 3, 32].
         counts: Of each block, [B, blocks]: 1, or 0 where its prompt cannot tell what it shows.
     """
 
     latents: Tensor
+    past: Tensor
     prompts: Tensor
     counts: Tensor
 
@@ -59,6 +62,7 @@ def make_clips(rng: np.random.Generator, number: int, blocks: int, vae: Autoenco
     device = vae.device
     return Clips(
         encode_clips(vae, draw(course, device)),
+        encode_clips(vae, draw_blemished(rng, course, device)),
         torch.from_numpy(prompts).to(device),
         torch.from_numpy(counts).to(device),
     )

@@ -135,13 +135,17 @@ def _judge_quiet(roller: Roller, options: EvaluationOptions, report: Report) -> 
         for found in near
     ]
     unseen = [wilson_share(found.clips_with_missing, options.clips) for found in near]
-    is_kept = keeps_balls(made, scenes)
+    is_kept, is_true_kept = keeps_balls(made, scenes), keeps_balls(truth, scenes)
     measures = [
         Measure(CENTRE, errors[0], errors[1], CENTRE_AIM, at_most=True),
         Measure(f"… centres within {CENTRE_AIM:g} px", within[0], within[1]),
         Measure("… clips with a ball unseen", unseen[0], unseen[1]),
-        Measure(KEPT, _share(is_kept), _share(keeps_balls(truth, scenes)), 0.90),
+        Measure(KEPT, _share(is_kept), _share(is_true_kept), 0.90),
     ]
+    number = scenes.present.sum(1)
+    for balls in np.unique(number):
+        chosen, name = number == balls, f"… of {balls} ball{'s' if balls > 1 else ''}"
+        measures.append(Measure(name, _share(is_kept[chosen]), _share(is_true_kept[chosen])))
     return measures, _show_quiet(made, truth, near[0], is_kept, options)
 
 

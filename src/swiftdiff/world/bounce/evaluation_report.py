@@ -77,8 +77,8 @@ def model_card(evaluation: Evaluation, options: EvaluationOptions) -> str:
     sheets = "\n".join(f"- `{sheet.name}.png`: {len(sheet.pairs)} clips" for sheet in evaluation.sheets)
     return f"""# bounce: a world of balls, block by block
 
-Pictures of 32x32 with one to three balls that move at constant speed, turn back at the walls and pass in
-front of one another. A block is three frames. Prompts are a scene for the first block, then one of
+Pictures of 32x32 with one or two balls that keep their speed and bounce off the walls and off
+one another. A block is three frames. Prompts are a scene for the first block, then one of
 {", ".join(f"`{name}`" for name in ACTION_NAMES)}.
 
 {verdict}

@@ -10,12 +10,22 @@ from numpy.typing import NDArray
 
 from .measure import MIN_PIXELS, Pictures, Sightings, locate, look_at
 from .physics import Course, simulate
-from .scene import ACTION_NAMES, COLOUR, COLOURS, FRAMES_PER_BLOCK, MAX_BALLS, NONE, RADIUS, Floats, Scenes
+from .scene import (
+    ACTION_NAMES,
+    COLOUR,
+    COLOURS,
+    CONTACT,
+    FRAMES_PER_BLOCK,
+    MAX_BALLS,
+    NONE,
+    Floats,
+    Scenes,
+    nearest,
+)
 
 #: error of a ball that should be seen and is not, in pixels: half a picture
 MISSING_ERROR: Final = 16.0
-_LONGEST_HIDDEN = 9  # frames on end that a ball may be behind another one
-_LONGEST_WRONG = 3  # frames on end with a ball too many
+_LONGEST_WRONG = 3  # frames on end without a ball, or with one too many
 _TOLERANCE = 0.5  # pixels by which another action may explain a course better
 _FRAMES_AFTER = 2 * FRAMES_PER_BLOCK
 
@@ -25,7 +35,7 @@ class Followed:
     """How near balls are to their true centres.
 
     Attributes:
-        errors: Of every ball that should be seen in a frame, in pixels; MISSING_ERROR where it is not.
+        errors: Of every ball in every frame, in pixels; MISSING_ERROR where it is not.
         clips: The clip of each.
         is_missing: Whether it is not seen.
     """
@@ -44,7 +54,9 @@ def follow(pictures: Pictures, truth: Course) -> Followed:
     """Compare clips, uint8 [clips, frames, 32, 32, 3], with their true course, of the same frames."""
     frames = pictures.shape[1]
     sightings = look_at(pictures.reshape(-1, *pictures.shape[2:]))
-    clip, frame, ball = np.nonzero(_is_in_view(truth.position[:, :frames], truth.present))
+    clip, frame, ball = np.nonzero(
+        np.broadcast_to(truth.present[:, None], (len(truth.present), frames, MAX_BALLS))
+    )
     colour = truth.colour[clip, frame, ball]
     picture = clip * frames + frame
     is_seen = sightings.pixels[picture, colour] >= MIN_PIXELS
@@ -58,8 +70,8 @@ def follow(pictures: Pictures, truth: Course) -> Followed:
 def keeps_balls(pictures: Pictures, scenes: Scenes) -> NDArray[np.bool_]:
     """Tell of each clip without actions whether its balls stay as many and as coloured as they were.
 
-    A ball may be hidden behind another for nine frames on end, and pieces at its edge may pass for another
-    ball for three; what the true clips score by this is printed beside.
+    A ball may go unseen for a block on end, and pieces at its edge may pass for another ball for one; what
+    the true clips score by this is printed beside.
 
     Args:
         pictures: uint8 [clips, frames, 32, 32, 3].
@@ -72,9 +84,9 @@ def keeps_balls(pictures: Pictures, scenes: Scenes) -> NDArray[np.bool_]:
     is_expected = np.zeros((clips, len(COLOURS)), np.bool_)
     rows, balls = np.nonzero(scenes.present)
     is_expected[rows, scenes.colour[rows, balls]] = True
-    is_hidden = is_expected[:, None] & (pixels < MIN_PIXELS)
-    is_wrong = np.where(is_expected[:, None], pieces > 1, pieces > 0)
-    is_kept = (_longest_run(is_hidden) <= _LONGEST_HIDDEN) & (_longest_run(is_wrong) <= _LONGEST_WRONG)
+    is_unseen = is_expected[:, None] & (pixels < MIN_PIXELS)
+    is_more = np.where(is_expected[:, None], pieces > 1, pieces > 0)
+    is_kept = np.maximum(_longest_run(is_unseen), _longest_run(is_more)) <= _LONGEST_WRONG
     keeps: NDArray[np.bool_] = np.all(is_kept, axis=-1)
     return keeps
 
@@ -151,22 +163,9 @@ def is_easy_to_read(course: Course, block: int) -> NDArray[np.bool_]:
     position = course.position[:, first : first + 3 * FRAMES_PER_BLOCK]
     steps = np.diff(position[:, :FRAMES_PER_BLOCK], axis=1)
     is_straight = (np.abs(np.diff(steps, axis=1)) < 1e-6).all(-1) | ~course.present[:, None]
-    apart = np.linalg.norm(position[:, :, :, None] - position[:, :, None], axis=-1)
-    is_pair = course.present[:, :, None] & course.present[:, None] & ~np.eye(MAX_BALLS, dtype=np.bool_)
-    is_apart = (apart > 2 * RADIUS + 1) | ~is_pair[:, None]
-    readable: NDArray[np.bool_] = is_straight.all((1, 2)) & is_apart.all((1, 2, 3))
+    least = [nearest(position[:, frame], course.present) for frame in range(position.shape[1])]
+    readable: NDArray[np.bool_] = is_straight.all((1, 2)) & (np.min(least, axis=0) > CONTACT + 1)
     return readable
-
-
-def _is_in_view(position: Floats, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell which balls are at least half to be seen, [clips, frames, 3]: those in front cover the rest."""
-    in_view = np.repeat(present[:, None], position.shape[1], axis=1)
-    for back in range(MAX_BALLS):
-        for front in range(back + 1, MAX_BALLS):
-            apart = np.linalg.norm(position[:, :, back] - position[:, :, front], axis=-1)
-            # two discs whose centres are 0.81 radii apart share half of their area
-            in_view[:, :, back] &= (apart > 0.81 * RADIUS) | ~present[:, None, front]
-    return in_view
 
 
 def _longest_run(values: NDArray[np.bool_]) -> NDArray[np.int64]:

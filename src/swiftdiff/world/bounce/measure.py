@@ -61,7 +61,7 @@ def look_at(pictures: Pictures) -> Sightings:
 def locate(sightings: Sightings, picture: NDArray[np.int64], colour: NDArray[np.int64]) -> Float32:
     """Return the centre of the disc that fits a colour in a picture best, [M, 2], x then y.
 
-    Pixels of other colours say nothing, as another ball may pass in front there.
+    Pixels of other colours say nothing, as another ball touches this one there.
 
     Args:
         sightings: Of the pictures.

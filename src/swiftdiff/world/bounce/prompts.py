@@ -13,7 +13,20 @@ from torch import Tensor
 from swiftdiff.errors import RequestError
 from swiftdiff.validation import unknown_name
 
-from .scene import ACTION_NAMES, COLOUR, COLOUR_NAMES, MAX_BALLS, NONE, RADIUS, SIDE, SPEEDS, Floats, Scenes
+from .scene import (
+    ACTION_NAMES,
+    COLOUR,
+    COLOUR_NAMES,
+    CONTACT,
+    MAX_BALLS,
+    NONE,
+    RADIUS,
+    SIDE,
+    SPEEDS,
+    Floats,
+    Scenes,
+    nearest,
+)
 
 NUM_TOKENS: Final = 1 + MAX_BALLS
 NUM_FEATURES: Final = 32
@@ -34,7 +47,7 @@ class BouncePrompts:
     """
 
     def encode(self, text: str) -> Tensor:
-        """Return features of a scene, of an action, or of an action and balls, [1, 4, 32].
+        """Return features of a scene, of an action, or of an action and balls, [1, 3, 32].
 
         Raises:
             RequestError: The text is none of these.
@@ -50,7 +63,7 @@ class BouncePrompts:
         return torch.from_numpy(scene_features(parse_scene(text)))
 
     def null(self) -> Tensor:
-        """Return what no prompt is, for guidance: zeros, [1, 4, 32]."""
+        """Return what no prompt is, for guidance: zeros, [1, 3, 32]."""
         return torch.zeros(1, NUM_TOKENS, NUM_FEATURES)
 
     def follow(self, told: str, asked: str) -> str:
@@ -97,11 +110,15 @@ def parse_scene(text: str) -> Scenes:
         _check_ball(name, position[0, ball], velocity[0, ball])
     if len(set(colour[present])) < len(parts):
         raise RequestError(f"prompt: two balls of one colour in {text!r}; each needs its own")
+    if (apart := float(nearest(position, present)[0])) < CONTACT:
+        raise RequestError(
+            f"prompt: centres {apart:.3g} pixels apart in {text!r}; balls touch at {CONTACT:g}"
+        )
     return Scenes(position, velocity, colour, present)
 
 
 def _told_features(action: int, balls: list[str]) -> NDArray[np.float32]:
-    """Return features of an action and of balls such as ``red ball``, [1, 4, 32]."""
+    """Return features of an action and of balls such as ``red ball``, [1, 3, 32]."""
     if len(balls) > MAX_BALLS:
         raise RequestError.for_field("balls", len(balls), f"at most {MAX_BALLS}", "prompt")
     colour, present = np.zeros((1, MAX_BALLS), np.int64), np.zeros((1, MAX_BALLS), np.bool_)
@@ -130,10 +147,10 @@ def _check_ball(name: str, position: Floats, velocity: Floats) -> None:
 
 
 def scene_features(scenes: Scenes) -> NDArray[np.float32]:
-    """Return a token for the action `none` and one for each ball, zeros for a missing one: [worlds, 4, 32].
+    """Return a token for the action `none` and one for each ball, zeros for a missing one: [worlds, 3, 32].
 
     Channels of a ball: 0 that it is one; 2-7 colour; 8-9 place from -1 to 1; 10-25 its sines and cosines at
-    wavelengths of 64 to 8 pixels; 26-27 velocity; 28-29 its direction; 30 speed; 31 order from the back.
+    wavelengths of 64 to 8 pixels; 26-27 velocity; 28-29 its direction; 30 speed; 31 its number.
     Of an action: 1 that it is one; 2-7 which.
     """
     features = action_features(np.full(len(scenes), NONE))
@@ -154,7 +171,7 @@ def scene_features(scenes: Scenes) -> NDArray[np.float32]:
 
 
 def action_features(actions: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return an action's token and three of zeros, [actions, 4, 32]."""
+    """Return an action's token and two of zeros, [actions, 3, 32]."""
     features = np.zeros((len(actions), NUM_TOKENS, NUM_FEATURES), np.float32)
     features[:, 0, 1] = 1
     features[:, 0, 2:8] = np.eye(len(ACTION_NAMES))[actions]
@@ -164,11 +181,11 @@ def action_features(actions: NDArray[np.int64]) -> NDArray[np.float32]:
 def block_features(
     colour: NDArray[np.int64], present: NDArray[np.bool_], actions: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return features of later blocks, [blocks, 4, 32]: an action, and which balls there are but not where.
+    """Return features of later blocks, [blocks, 3, 32]: an action, and which balls there are but not where.
 
     Args:
-        colour: As the block shows them, index into COLOURS, [blocks, 3].
-        present: [blocks, 3].
+        colour: As the block shows them, index into COLOURS, [blocks, 2].
+        present: [blocks, 2].
         actions: [blocks].
     """
     features = action_features(actions)

@@ -29,7 +29,7 @@ from .architecture import FPS, LATENT_CHANNELS, LATENT_SIDE, build_autoencoder, 
 from .scene import ACTION_NAMES, FRAMES_PER_BLOCK, NONE, SIDE
 
 #: share of the time budget that each stage may use; with `start_from` the transformer's two share it alone
-SHARES = {"autoencoder": 0.12, "transformer": 0.58, "transformer-own": 0.30}
+SHARES = {"autoencoder": 0.12, "transformer": 0.44, "transformer-own": 0.44}
 _MEAN, _DEVIATION = "latents_mean", "latents_std"
 
 
@@ -155,7 +155,7 @@ def export(work_folder: Path, output_folder: Path) -> None:
     save_half(net, staging / "transformer")
     text = json.dumps(bounce_settings().model_dump(mode="json"), indent=2) + "\n"
     (staging / SETTINGS_NAME).write_text(text, encoding="utf-8")
-    write_manifest(staging, name="bounce", version="1", native_size=SIDE)
+    write_manifest(staging, name="bounce", version="2", native_size=SIDE)
     shutil.rmtree(output_folder, ignore_errors=True)
     staging.replace(output_folder)
 

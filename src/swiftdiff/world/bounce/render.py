@@ -1,4 +1,4 @@
-"""Draws bounce worlds: anti-aliased discs on a plain ground, a later ball in front of an earlier one."""
+"""Draws bounce worlds: anti-aliased discs on a plain ground."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import torch
 from torch import Tensor
 
 from .physics import Course
-from .scene import BACKGROUND, COLOURS, RADIUS, SIDE
+from .scene import BACKGROUND, COLOURS, RADIUS, SIDE, Floats
 
 
-def draw(course: Course, device: torch.device | str = "cpu") -> Tensor:
-    """Return pictures from -1 to 1, float32 [worlds, 3, frames, 32, 32]."""
+def draw(course: Course, device: torch.device | str = "cpu", strength: Floats | None = None) -> Tensor:
+    """Return pictures from -1 to 1, float32 [worlds, 3, frames, 32, 32].
+
+    Args:
+        course: Of any number of balls.
+        device: Of the pictures.
+        strength: Opacity of each ball, [worlds, frames, balls]; None is 1.
+    """
     palette = torch.tensor([BACKGROUND, *COLOURS.values()], dtype=torch.float32, device=device) / 127.5 - 1
     cover = coverage(course, device)
-    colour = palette[torch.from_numpy(course.colour + 1).to(device)]  # [worlds, frames, 3, RGB]
+    if strength is not None:
+        cover = cover * torch.from_numpy(strength.astype(np.float32)).to(device)[..., None, None]
+    colour = palette[torch.from_numpy(course.colour + 1).to(device)]  # [worlds, frames, 2, RGB]
     pictures = palette[0].view(1, 1, 3, 1, 1)
     for ball in range(cover.shape[2]):
         opacity = cover[:, :, ball, None]
@@ -23,7 +31,7 @@ def draw(course: Course, device: torch.device | str = "cpu") -> Tensor:
 
 
 def coverage(course: Course, device: torch.device | str = "cpu") -> Tensor:
-    """Return how much of each pixel each ball covers, were it alone: [worlds, frames, 3, 32, 32]."""
+    """Return how much of each pixel each ball covers, were it alone: [worlds, frames, balls, 32, 32]."""
     centres = torch.from_numpy(course.position.astype(np.float32)).to(device)
     pixels = torch.arange(SIDE, device=device) + 0.5
     away_x = (pixels - centres[..., :1]).square()

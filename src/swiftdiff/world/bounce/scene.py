@@ -12,7 +12,8 @@ Floats = NDArray[np.floating[Any]]
 
 SIDE: Final = 32  # pixels
 RADIUS: Final = 3.5
-MAX_BALLS: Final = 3
+CONTACT: Final = 2 * RADIUS  # between the centres of two balls that touch
+MAX_BALLS: Final = 2
 FRAMES_PER_BLOCK: Final = 3
 SPEEDS: Final = (0.6, 1.6)  # pixels a frame
 BACKGROUND: Final = (24, 26, 34)
@@ -45,10 +46,10 @@ class Scenes:
     """States of several worlds at one frame.
 
     Attributes:
-        position: Centres in pixels, x then y, [worlds, 3, 2].
-        velocity: In pixels a frame, [worlds, 3, 2].
-        colour: Index into COLOURS, [worlds, 3].
-        present: Which of the three balls there are, [worlds, 3]; a later one passes in front.
+        position: Centres in pixels, x then y, [worlds, 2, 2].
+        velocity: In pixels a frame, [worlds, 2, 2].
+        colour: Index into COLOURS, [worlds, 2].
+        present: Which of the two balls there are, [worlds, 2].
     """
 
     position: Floats
@@ -65,15 +66,33 @@ class Scenes:
 
 
 def sample_scenes(rng: np.random.Generator, number: int) -> Scenes:
-    """Return worlds of one to three balls of distinct colours, as exact as their text is: to two decimals."""
+    """Return worlds of one or two balls of distinct colours, as exact as their text is: to two decimals.
+
+    No two touch: there is at least a pixel between them.
+    """
     colour = rng.permuted(np.tile(np.arange(len(COLOURS)), (number, 1)), axis=1)[:, :MAX_BALLS]
     present = np.arange(MAX_BALLS) < rng.integers(1, MAX_BALLS + 1, number)[:, None]
-    position = rng.uniform(RADIUS, SIDE - RADIUS, (number, MAX_BALLS, 2))
     slowest, fastest = SPEEDS
     speed = rng.uniform(slowest + 0.01, fastest - 0.01, (number, MAX_BALLS))  # rounding keeps it inside
     angle = rng.uniform(0, 2 * np.pi, (number, MAX_BALLS))
     velocity = speed[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)
-    return Scenes(position.round(2), velocity.round(2), colour.astype(np.int64), present)
+    position = _places(rng, number)
+    while (is_near := nearest(position, present) < CONTACT + 1).any():
+        position[is_near] = _places(rng, int(is_near.sum()))
+    return Scenes(position, velocity.round(2), colour.astype(np.int64), present)
+
+
+def nearest(position: Floats, present: NDArray[np.bool_]) -> Floats:
+    """Return how far apart the two nearest centres of each world are, [worlds]; infinite for one alone."""
+    apart = np.linalg.norm(position[:, :, None] - position[:, None], axis=-1)
+    is_pair = present[:, :, None] & present[:, None] & ~np.eye(MAX_BALLS, dtype=np.bool_)
+    least: Floats = np.where(is_pair, apart, np.inf).min((1, 2))
+    return least
+
+
+def _places(rng: np.random.Generator, number: int) -> Floats:
+    places: Floats = rng.uniform(RADIUS, SIDE - RADIUS, (number, MAX_BALLS, 2)).round(2)
+    return places
 
 
 def describe_scene(scenes: Scenes, world: int = 0) -> str:

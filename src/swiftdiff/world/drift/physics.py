@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swiftdiff.world.bounce.measure import MIN_PIXELS, look_at
-from swiftdiff.world.bounce.scene import COLOURS, RADIUS, SIDE, SPEEDS
+from swiftdiff.world.bounce.scene import COLOURS, CONTACT, RADIUS, SIDE, SPEEDS
 from swiftdiff.world.drift.error import Metric
 
 _Chunk = NDArray[np.float32]
 _Floats = NDArray[np.float64]
 
-_APART = 2 * RADIUS + 1  # nearer to each other, one ball may hide a part of the other
+_APART = CONTACT + 2 * SPEEDS[1]  # balls that are nearer to each other may meet in the next frame
 _NO_WALL = RADIUS + SPEEDS[1]  # a centre that is further from a wall is not turned back by the next frame
 
 
