@@ -23,9 +23,9 @@ from pydantic import BaseModel, ConfigDict
 
 from swiftdiff.adapters.bal import resolve_bound
 from swiftdiff.adapters.store import AdapterStore, FetchedAdapter
-from swiftdiff.bench.gpu_approximate import AIM, ApproximateLine, approximate_lines
+from swiftdiff.bench.gpu_approximate import AIM, ENDS, ApproximateLine, approximate_lines
 from swiftdiff.bench.gpu_options import GpuBenchOptions
-from swiftdiff.bench.requests import GUIDANCE_SCALE
+from swiftdiff.bench.requests import GUIDANCE_SCALE, prepare_model
 from swiftdiff.bench.settings import AdapterSetting
 from swiftdiff.config import ServingConfig, SwiftdiffConfig
 from swiftdiff.errors import AdapterError, ConfigError, StorageError, SwiftdiffError
@@ -281,29 +281,25 @@ class _Content:
     """The requests, and their exact pictures, which are drawn once."""
 
     def __init__(self, asked: Asked, out: Path) -> None:
-        source = resolve_model(asked.model)
-        assert source.adapter_url is not None
-        store = AdapterStore(source.adapter_url)
-        self._controlnets, self._loras = store.controlnet_ids(), store.lora_ids()
-        store.close()
-        self._asked, self._out, self._side = asked, out, source.native_size
-        self._pool = ContentPool(_FIRST_SEED, source.native_size, asked.pictures, stem="pictures")
+        self._case = prepare_model(asked.model, ENDS)
+        self._asked, self._out = asked, out
+        self._pool = ContentPool(_FIRST_SEED, self._case.side, asked.pictures, stem="pictures")
 
     def request(self, setting: AdapterSetting, index: int) -> ImageRequest:
         """Return one request; the LoRAs change from picture to picture."""
         controlnets = tuple(
             ControlNetUse(id=id_, image=self._pool.control_image(index, id_))
-            for id_ in self._controlnets[: setting.num_controlnets]
+            for id_ in self._case.controlnets[: setting.num_controlnets]
         )
         self._pool.write_images(self._out)
-        count = setting.num_loras
-        loras = [self._loras[(count * index + turn) % len(self._loras)] for turn in range(count)]
+        count, ids = setting.num_loras, self._case.loras
+        loras = [ids[(count * index + turn) % len(ids)] for turn in range(count)]
         return ImageRequest(
             request_id=f"{setting.num_controlnets}C-{setting.num_loras}L-{index}",
             timestamp=0,
             prompt=self._pool.prompt(index),
-            width=self._side,
-            height=self._side,
+            width=self._case.side,
+            height=self._case.side,
             num_inference_steps=self._asked.steps,
             guidance_scale=GUIDANCE_SCALE,
             seed=_FIRST_SEED + index,
