@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ TIMESTEP = 833.25
 FULL = CacheConfig(policy="full", max_blocks=16)
 WINDOW = CacheConfig(policy="window", window_blocks=2)
 SINK = CacheConfig(policy="window+sink", window_blocks=2, sink_blocks=2)
+ROUNDED = 1e-5  # sums of some hundred float32 products in another order, through a few layers
 POLICIES = pytest.mark.parametrize("config", [FULL, WINDOW, SINK], ids=lambda config: config.policy)
 
 
@@ -217,26 +219,57 @@ def test_two_threads_with_their_own_pasts_get_what_each_gets_alone(causal: Causa
         assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
 
 
+@pytest.fixture(scope="module")
+def fast(causal: CausalWan) -> CausalWan:
+    return CausalWan(causal.transformer, fast=True)
+
+
+@pytest.fixture(scope="module")
+def untraced(fast: CausalWan) -> CausalWan:
+    """The same kernels without graphs."""
+    return fast.with_kernels_of_cached_passes()
+
+
 @POLICIES
-def test_traced_passes_compute_the_same_bits(causal: CausalWan, config: CacheConfig) -> None:
-    traced = CausalWan(causal.transformer, traced=True)
+def test_traced_passes_compute_the_same_bits(
+    fast: CausalWan, untraced: CausalWan, config: CacheConfig
+) -> None:
     for size in (9, 3):  # the second clip's cache is another one's memory
-        expected = roll(causal, make_cache(causal, config), size)
-        actual = roll(traced, make_cache(traced, config), size)
+        expected = roll(untraced, make_cache(untraced, config), size)
+        actual = roll(fast, make_cache(fast, config), size)
         assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
 
 
-def test_traced_passes_embed_each_timestep_once(causal: CausalWan) -> None:
-    traced = CausalWan(causal.transformer, traced=True)
-    expected = roll(causal, make_cache(causal, WINDOW), 4)
+@pytest.mark.parametrize("storage", ["device", "host"])
+@pytest.mark.parametrize("cross", [True, False])
+def test_fast_passes_are_stocks_up_to_rounding(
+    causal: CausalWan, fast: CausalWan, storage: Literal["device", "host"], cross: bool
+) -> None:
+    config = WINDOW.model_copy(update={"storage": storage})
+    expected = roll(causal, make_cache(causal, config), 9, cross)
+    actual = roll(fast, make_cache(fast, config), 9, cross)
+    worst = max(error(one, other) for one, other in zip(actual, expected, strict=True))
+    assert 0 < worst < ROUNDED  # 0 would mean that stock's kernels ran
+
+
+def test_recomputing_runs_stocks_kernels_unless_asked(
+    causal: CausalWan, fast: CausalWan, untraced: CausalWan
+) -> None:
+    given = (noise(1, blocks=2), noise(2), TIMESTEP, make_prompt(0))
+    stock = causal.recompute(*given)
+    assert torch.equal(fast.recompute(*given), stock)
+    assert 0 < error(untraced.recompute(*given), stock) < ROUNDED
+    assert causal.with_kernels_of_cached_passes() is causal
+
+
+def test_traced_passes_embed_each_timestep_once(causal: CausalWan, untraced: CausalWan) -> None:
+    expected = roll(untraced, make_cache(untraced, WINDOW), 4)
     embedded = []
-    hook = traced.transformer.condition_embedder.time_embedder.register_forward_hook(
-        lambda *_: embedded.append(1)
-    )
-    try:
-        actual = roll(traced, make_cache(traced, WINDOW), 4)
-    finally:
-        hook.remove()
+    embedder = causal.transformer.condition_embedder.time_embedder
+    hook = embedder.register_forward_hook(lambda *_: embedded.append(1))
+    traced = CausalWan(causal.transformer, fast=True)  # its twin of the transformer keeps the hook
+    hook.remove()
+    actual = roll(traced, make_cache(traced, WINDOW), 4)
     assert len(embedded) == 2, "one for each step of a block, one for the commit pass"
     assert all(torch.equal(one, other) for one, other in zip(expected, actual, strict=True))
 
@@ -245,19 +278,18 @@ def test_the_weights_of_a_transformer_that_takes_part_keep_their_names(causal: C
     assert list(causal.transformer.state_dict()) == list(build_tiny_transformer(0).state_dict())
 
 
-def test_traced_passes_that_do_not_commit_leave_the_past_as_it_was(causal: CausalWan) -> None:
-    traced, cross = CausalWan(causal.transformer, traced=True), CrossCache()
-    cache = make_cache(traced, WINDOW)
-    roll(traced, cache, 4)
-    given = (TIMESTEP, make_prompt(0), cache, cross)
-    before = traced.predict(noise(9), *given)
-    traced.predict(noise(10), *given)
-    assert torch.equal(traced.predict(noise(9), *given), before)
+def test_traced_passes_that_do_not_commit_leave_the_past_as_it_was(fast: CausalWan) -> None:
+    cache = make_cache(fast, WINDOW)
+    roll(fast, cache, 4)
+    given = (TIMESTEP, make_prompt(0), cache, CrossCache())
+    before = fast.predict(noise(9), *given)
+    fast.predict(noise(10), *given)
+    assert torch.equal(fast.predict(noise(9), *given), before)
 
 
-def test_two_threads_may_trace_and_run_at_once(causal: CausalWan) -> None:
-    traced = CausalWan(causal.transformer, traced=True)
-    expected = roll(causal, make_cache(causal, WINDOW), 6)
+def test_two_threads_may_trace_and_run_at_once(causal: CausalWan, untraced: CausalWan) -> None:
+    traced = CausalWan(causal.transformer, fast=True)
+    expected = roll(untraced, make_cache(untraced, WINDOW), 6)
     together: list[list[Tensor]] = [[], []]
     start = threading.Barrier(2)
 

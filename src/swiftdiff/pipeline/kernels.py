@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from diffusers.models.activations import GEGLU
+from diffusers.models.activations import GEGLU, GELU
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
 from torch.nn import functional as F
@@ -33,6 +33,9 @@ _MIN_ROWS = 16  # below, setting up a oneDNN kernel takes longer than the produc
 _SOURCE = """
 def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+def activated(x: Tensor, weight: Tensor, bias: Optional[Tensor], approximate: str) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], approximate)
 
 def gated(x: Tensor, value: Tensor, gate: Tensor, value_bias: Tensor, gate_bias: Tensor) -> Tensor:
     opened = torch.ops.mkldnn._linear_pointwise(x, gate, gate_bias, "gelu", [], "none")
@@ -121,6 +124,17 @@ class _Linear(nn.Linear):
         return _linear(x, self.packed, self.bias)
 
 
+class _Gelu(GELU):  # type: ignore[misc]  # diffusers is untyped
+    """`GELU` with the activation inside its linear layer's kernel."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        layer = self.proj
+        if _num_rows(hidden_states) < _MIN_ROWS:
+            return self.gelu(F.linear(hidden_states, layer.weight, layer.bias))
+        output: torch.Tensor = _scripts().activated(hidden_states, layer.packed, layer.bias, self.approximate)
+        return output
+
+
 class _Conv2d(nn.Conv2d):
     """A convolution, channels last, with a copy of its weight in the kernel's layout."""
 
@@ -178,7 +192,7 @@ class _SelfAttention(nn.Module):
         self._multiply = multiply
         self.heads = stock.heads
         self.to_out = stock.to_out[0]
-        together = _in_a_row([stock.to_q.weight, stock.to_k.weight, stock.to_v.weight])
+        together = in_a_row([stock.to_q.weight, stock.to_k.weight, stock.to_v.weight])
         self.register_buffer("qkv", _packed(together) if fixed else together)
 
     def forward(
@@ -197,6 +211,8 @@ def _replace_parts(module: nn.Module, fixed: bool) -> None:
         module.__class__ = _Linear
         weight = module.weight.detach()
         module.register_buffer("packed", _packed(weight) if fixed else weight, persistent=False)
+    elif type(module) is GELU:
+        module.__class__ = _Gelu
     elif type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         module.__class__ = _Conv2d
         assert isinstance(module, _Conv2d)
@@ -217,8 +233,8 @@ def _is_self_attention(layer: Any) -> bool:
     )
 
 
-def _in_a_row(weights: list[nn.Parameter]) -> torch.Tensor:
-    """Move weights of equal shape into one piece of memory, and return it as one weight."""
+def in_a_row(weights: list[nn.Parameter]) -> torch.Tensor:
+    """Move weights or biases of equal shape into one piece of memory, and return it as one."""
     together = torch.cat([weight.data for weight in weights])
     for weight, own in zip(weights, together.chunk(len(weights)), strict=True):
         weight.data = own
@@ -253,6 +269,7 @@ def _has_onednn() -> bool:
     try:
         _linear(x, _packed(weight), None)
         _scripts().gated(x, weight, weight, bias, bias)
+        _scripts().activated(x, weight, bias, "tanh")
         _replace_parts(nn.Conv2d(1, 1, 3), fixed=True)
     except (RuntimeError, AttributeError):
         return False

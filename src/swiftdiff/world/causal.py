@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -13,8 +14,11 @@ from swiftdiff.world.attention import CachedPass, prompt_keys_values, take_part,
 from swiftdiff.world.block_sequence import BlockSequence
 from swiftdiff.world.config import CacheConfig
 from swiftdiff.world.cross_cache import CrossCache
+from swiftdiff.world.kernels import faster
 from swiftdiff.world.kv_cache import BlockKVCache, CacheShape
 from swiftdiff.world.traced import TracedPasses
+
+_MAX_SHAPES = 64  # in training clips differ in length
 
 
 class CausalWan:
@@ -26,8 +30,9 @@ class CausalWan:
 
     Args:
         transformer: Text-to-video; in the mode (train, eval) and on the device of the caller's choice.
-        traced: Run passes as traced graphs where that is possible: with a `CrossCache`, and a cache that is
-            native and on the device. For a CPU, and weights that do not change.
+        fast: Run passes with a cache by `faster` kernels, and as traced graphs where that is possible: with a
+            `CrossCache`, and a cache that is native and on the device. For a CPU, and weights that do not
+            change.
 
     Attributes:
         transformer: The same.
@@ -36,10 +41,18 @@ class CausalWan:
         ModelError: The transformer reads an image beside the prompt.
     """
 
-    def __init__(self, transformer: WanTransformer3DModel, traced: bool = False) -> None:
+    def __init__(self, transformer: WanTransformer3DModel, fast: bool = False) -> None:
         self.transformer = transformer
-        self._traced = TracedPasses(transformer) if traced else None
         self._rotary = take_part(transformer)
+        self._shapes = lru_cache(_MAX_SHAPES)(self._compute_shapes)
+        self._cached = faster(transformer) if fast else transformer
+        self._traced = TracedPasses(self._cached) if fast else None
+
+    def with_kernels_of_cached_passes(self) -> CausalWan:
+        """Return what runs every pass, also one that recomputes, by the kernels that passes with a cache run
+        by; itself if those are stock's.
+        """
+        return self if self._traced is None else CausalWan(self._cached)
 
     @property
     def device(self) -> torch.device:
@@ -55,14 +68,7 @@ class CausalWan:
 
     def cache_shape(self, latents_shape: Sequence[int]) -> CacheShape:
         """Return what a block of latents [batch, channels, frames, height, width] leaves in a cache."""
-        config = self.transformer.config
-        return CacheShape(
-            num_layers=config.num_layers,
-            num_heads=config.num_attention_heads,
-            head_dim=config.attention_head_dim,
-            tokens_per_block=math.prod(self._grid(latents_shape)),
-            batch=latents_shape[0],
-        )
+        return self._shapes(tuple(latents_shape))[0]
 
     def new_cache(self, latents_shape: Sequence[int], config: CacheConfig) -> BlockKVCache:
         """Return an empty cache for clips whose blocks have this shape.
@@ -244,7 +250,7 @@ class CausalWan:
             return flow
         times = torch.full((batch,), timestep, dtype=torch.float32, device=self.device)
         with under_way(CachedPass(cache, turns, keep, cross)):
-            return self._forward(latents, times, prompt)
+            return self._forward(self._cached, latents, times, prompt)
 
     def _run_sequence(
         self,
@@ -268,20 +274,39 @@ class CausalWan:
             sequence = replace(sequence, mask=sequence.make_mask(self.device))
         with under_way(sequence):
             flow = self._forward(
+                self.transformer,
                 torch.cat((past, noisy), dim=2),
                 times.repeat_interleave(sequence.tokens, dim=1),
                 prompts.to(self.device, self.dtype),
             )
         return flow[:, :, past.shape[2] :]
 
-    def _forward(self, latents: torch.Tensor, times: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        flow: torch.Tensor = self.transformer(
+    def _forward(
+        self,
+        transformer: WanTransformer3DModel,
+        latents: torch.Tensor,
+        times: torch.Tensor,
+        prompt: torch.Tensor,
+    ) -> torch.Tensor:
+        flow: torch.Tensor = transformer(
             latents.to(self.device, self.dtype), times, prompt, return_dict=False
         )[0]
         return flow
 
     def _grid(self, latents_shape: Sequence[int]) -> tuple[int, int, int]:
         """Return the tokens of a block of latents in time, height and width."""
-        sizes = zip(latents_shape[2:], self.transformer.config.patch_size, strict=True)
+        return self._shapes(tuple(latents_shape))[1]
+
+    def _compute_shapes(self, latents_shape: tuple[int, ...]) -> tuple[CacheShape, tuple[int, int, int]]:
+        """Return what `cache_shape` and `_grid` do; diffusers' configs are slow to ask in every pass."""
+        config = self.transformer.config
+        sizes = zip(latents_shape[2:], config.patch_size, strict=True)
         frames, height, width = (size // patch for size, patch in sizes)
-        return frames, height, width
+        shape = CacheShape(
+            num_layers=config.num_layers,
+            num_heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+            tokens_per_block=frames * height * width,
+            batch=latents_shape[0],
+        )
+        return shape, (frames, height, width)

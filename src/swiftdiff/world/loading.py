@@ -255,8 +255,8 @@ def _load_folder(name: str, folder: Path, device: torch.device, dtype: torch.dty
 
 
 def _make_causal(transformer: WanTransformer3DModel) -> CausalWan:
-    """Return what makes blocks; on a CPU by traced graphs, for loaded weights do not change."""
-    return CausalWan(transformer, traced=transformer.device.type == "cpu")
+    """Return what makes blocks; fast on a CPU, for loaded weights do not change."""
+    return CausalWan(transformer, fast=transformer.device.type == "cpu")
 
 
 def _load_part(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:

@@ -55,5 +55,5 @@ def build_bounce_random(
     with quiet_libraries():  # diffusers warns of layers that it would keep in float32 when it loads them
         for module in (transformer, vae):
             module.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
-    causal = CausalWan(transformer, traced=transformer.device.type == "cpu")  # as `load_world` has it
+    causal = CausalWan(transformer, fast=transformer.device.type == "cpu")  # as `load_world` has it
     return WorldModel(BOUNCE_RANDOM, causal, vae, BouncePrompts(), bounce_settings())

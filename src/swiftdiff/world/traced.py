@@ -31,10 +31,8 @@ _tracing = threading.Lock()  # so that two threads do not trace the same graph
 class TracedPasses:
     """The traced graphs of one transformer; any number of threads may run them at a time.
 
-    Weights must not change once a pass has run.
-
     Args:
-        transformer: In evaluation mode; its layers are ready for passes.
+        transformer: In evaluation mode; its layers are ready for passes, its weights will not change.
     """
 
     def __init__(self, transformer: WanTransformer3DModel) -> None:

@@ -60,6 +60,17 @@ def test_a_speed_up_is_the_median_of_ratios_within_a_repeat() -> None:
     assert finding(result_of(*rows), "speed-up over recompute, 14").is_met is None
 
 
+def test_a_speed_up_at_equal_kernels_is_stated_beside_and_asks_for_nothing() -> None:
+    rows = [
+        row("speed", f"{way} 14", clip_s=seconds)
+        for way, seconds in (("cache", 1.0), ("recompute", 7.0), ("recompute-fast", 5.0))
+    ]
+    result = result_of(*rows)
+    found = finding(result, "speed-up at equal kernels, 14")
+    assert (found.spread, found.is_met) == (Spread(5.0, 5.0, 5.0, 1), None)
+    assert finding(result, "speed-up over recompute, 14").spread == Spread(7.0, 7.0, 7.0, 1)
+
+
 def test_a_repeat_without_its_partner_is_no_pair() -> None:
     rows = [
         row("speed", "cache 7", 0, clip_s=1.0),
@@ -123,7 +134,8 @@ def test_rounds_alternate_their_order_and_the_truth_is_measured_where_it_is_know
     options = WorldBenchOptions(repeats=2, clip_blocks=(3,), drift_seeds=2)
     rounds = plan_rounds(options, has_truth=True)
     speed = [each.cases for each in rounds if each.part == "speed"]
-    assert speed == [("cache 3", "recompute 3"), ("recompute 3", "cache 3")]
+    ways = ("cache 3", "recompute 3", "recompute-fast 3")
+    assert speed == [ways, ways[::-1]]
     assert [each.cases[0] for each in rounds if each.part == "drift"] == ["ground truth"] * 2
     assert "ground truth" not in plan_rounds(options, has_truth=False)[-2].cases
     keys = [(each.part, case, each.repeat) for each in rounds for case in each.cases]

@@ -13,6 +13,7 @@ Part = Literal["parity", "speed", "window", "int8", "first-pixels", "overhead", 
 
 # Cases of the parts that compare two ways; those of the others are named after what they vary.
 CACHE, RECOMPUTE = "cache", "recompute"
+RECOMPUTE_FAST = "recompute-fast"  # by the kernels that passes with a cache run by
 FLOAT64 = "float64"  # how far cache and recomputing are apart where next to nothing is rounded
 NATIVE, INT8 = "native", "int8"
 PROFILED, PLAIN = "profiled", "plain"

@@ -140,10 +140,12 @@ def _finding_table(name: str, title: str, findings: Iterable[Finding]) -> Table:
     note = "low and high: the lowest and highest of n repeats."
     if name == "accept":
         note += (
-            " KV bytes are all that a session's cache allocates: of native also its rotated copies of keys, "
-            "of int8 the one layer that is unpacked. In float64 ways that are equal but for "
-            "rounding differ by less than 1e-12."
+            " Recompute: the stock model, run eagerly over the whole past. KV bytes are all that a session's "
+            "cache allocates: of native also its rotated copies of keys, of int8 the one layer that is "
+            "unpacked. In float64 ways that are equal but for rounding differ by less than 1e-12."
         )
+    else:
+        note += " At equal kernels recomputing, too, runs by those that passes with a cache run by."
     return Table(name, title, columns, tuple(rows), note)
 
 
