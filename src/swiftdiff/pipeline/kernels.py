@@ -128,10 +128,12 @@ class _Gelu(GELU):  # type: ignore[misc]  # diffusers is untyped
     """`GELU` with the activation inside its linear layer's kernel."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        layer = self.proj
+        output: torch.Tensor
         if _num_rows(hidden_states) < _MIN_ROWS:
-            return self.gelu(F.linear(hidden_states, layer.weight, layer.bias))
-        output: torch.Tensor = _scripts().activated(hidden_states, layer.packed, layer.bias, self.approximate)
+            output = super().forward(hidden_states)
+        else:
+            layer = self.proj
+            output = _scripts().activated(hidden_states, layer.packed, layer.bias, self.approximate)
         return output
 
 
