@@ -24,7 +24,7 @@ from swiftdiff.world.bench.options import (
     Part,
     WorldBenchOptions,
 )
-from swiftdiff.world.bench.rollout import Roller
+from swiftdiff.world.bench.rollout import Compared, Roller
 from swiftdiff.world.causal import CausalWan
 from swiftdiff.world.config import CacheConfig, CachePolicy, WorldConfig
 from swiftdiff.world.drift.error import measure_clip
@@ -162,8 +162,7 @@ class WorldBench:
             causal = CausalWan(deepcopy(self._model.causal.transformer).double())
             roller = Roller(replace(self._model, causal=causal), self._prompt, self._options.seed)
         compared = roller.compare(blocks, roller.cached(whole), roller.recomputed())
-        numbers = {"max_error": max(compared.errors), "scale": compared.scale}
-        return Measured(numbers, {"max_error": compared.errors})
+        return _errors(compared)
 
     def _time_clip(self, case: str) -> Measured:
         way, blocks = case.split()
@@ -197,8 +196,7 @@ class WorldBench:
     def _compare_int8(self) -> Measured:
         packed = self._roller.cached(self._window.model_copy(update={"dtype": INT8}))
         compared = self._roller.compare(self._options.longest_clip, self._roller.cached(self._window), packed)
-        numbers = {"max_error": max(compared.errors), "scale": compared.scale}
-        return Measured(numbers, {"max_error": compared.errors})
+        return _errors(compared)
 
     def _time_first_pixels(self) -> Measured:
         seconds, _ = self._run_engine(is_profiled=False)
@@ -249,3 +247,9 @@ class WorldBench:
             frames = make_clip(self._model, scene, cache, options.drift_blocks, threads=options.threads)
         drifts = measure_clip(frames, metrics_for(self._model))
         return Measured({}, {metric: drift.values for metric, drift in drifts.items()})
+
+
+def _errors(compared: Compared) -> Measured:
+    worst = max(compared.errors)
+    numbers = {"max_error": worst, "rms_error": compared.rms_error, "scale": compared.scale}
+    return Measured(numbers, {"max_error": compared.errors})

@@ -239,6 +239,7 @@ def _int8_findings(rows: _Rows) -> list[Finding]:
         Finding("native: KV cache, MB", _scale(rows.spread("int8", NATIVE, "bytes"), 1e-6)),
         Finding("int8: KV cache, MB", _scale(rows.spread("int8", INT8, "bytes"), 1e-6)),
         Finding("int8: largest error of a prediction", rows.spread("int8", "error", "max_error")),
+        Finding("int8: RMS of these errors", rows.spread("int8", "error", "rms_error")),
         Finding("RMS of these predictions", rows.spread("int8", "error", "scale")),
         Finding("int8: time / native's", times),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Protocol
 
 import torch
@@ -107,10 +108,12 @@ class Compared:
 
     Attributes:
         errors: Of each block, the largest difference between the two predictions, over its steps.
+        rms_error: Root of the mean square of all differences.
         scale: Root of the mean square of the first way's predictions.
     """
 
     errors: tuple[float, ...]
+    rms_error: float
     scale: float
 
 
@@ -162,7 +165,7 @@ class Roller:
         Both are given the same noisy and the same clean latents, so an error is that of one prediction and
         does not add up over the clip.
         """
-        errors, squares = [], []
+        errors, squares, squared_errors = [], [], []
         for index in range(num_blocks):
             latents, draws = self._noise(index)
             worst = 0.0
@@ -170,12 +173,14 @@ class Roller:
                 flow = way.predict(latents, timestep, index).clone()
                 different = other.predict(latents, timestep, index)
                 worst = max(worst, float((flow - different).abs().max()))
+                squared_errors.append(float((flow - different).float().square().mean()))
                 squares.append(float(flow.float().square().mean()))
                 latents = self._advance(latents, flow, step, draws)
             way.commit(latents, index)
             other.commit(latents, index)
             errors.append(worst)
-        return Compared(tuple(errors), (sum(squares) / len(squares)) ** 0.5)
+        rms_error, scale = (mean(each) ** 0.5 for each in (squared_errors, squares))
+        return Compared(tuple(errors), rms_error, scale)
 
     def _encode(self, text: str) -> torch.Tensor:
         causal = self._model.causal
