@@ -213,7 +213,7 @@ def _replace_parts(module: nn.Module, fixed: bool) -> None:
         module.__class__ = _Linear
         weight = module.weight.detach()
         module.register_buffer("packed", _packed(weight) if fixed else weight, persistent=False)
-    elif type(module) is GELU:
+    elif type(module) is GELU and type(module.proj) is nn.Linear:
         module.__class__ = _Gelu
     elif type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         module.__class__ = _Conv2d

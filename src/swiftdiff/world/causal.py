@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -44,7 +45,7 @@ class CausalWan:
     def __init__(self, transformer: WanTransformer3DModel, fast: bool = False) -> None:
         self.transformer = transformer
         self._rotary = take_part(transformer)
-        self._shapes = lru_cache(_MAX_SHAPES)(self._compute_shapes)
+        self._shapes = lru_cache(_MAX_SHAPES)(partial(_compute_shapes, transformer.config))
         self._cached = faster(transformer) if fast else transformer
         self._traced = TracedPasses(self._cached) if fast else None
 
@@ -297,16 +298,21 @@ class CausalWan:
         """Return the tokens of a block of latents in time, height and width."""
         return self._shapes(tuple(latents_shape))[1]
 
-    def _compute_shapes(self, latents_shape: tuple[int, ...]) -> tuple[CacheShape, tuple[int, int, int]]:
-        """Return what `cache_shape` and `_grid` do; diffusers' configs are slow to ask in every pass."""
-        config = self.transformer.config
-        sizes = zip(latents_shape[2:], config.patch_size, strict=True)
-        frames, height, width = (size // patch for size, patch in sizes)
-        shape = CacheShape(
-            num_layers=config.num_layers,
-            num_heads=config.num_attention_heads,
-            head_dim=config.attention_head_dim,
-            tokens_per_block=frames * height * width,
-            batch=latents_shape[0],
-        )
-        return shape, (frames, height, width)
+
+def _compute_shapes(
+    config: Mapping[str, Any], latents_shape: tuple[int, ...]
+) -> tuple[CacheShape, tuple[int, int, int]]:
+    """Return what a block leaves in a cache, and its tokens in time, height and width.
+
+    Once for each size: diffusers' configs are slow to ask in every pass.
+    """
+    sizes = zip(latents_shape[2:], config["patch_size"], strict=True)
+    frames, height, width = (size // patch for size, patch in sizes)
+    shape = CacheShape(
+        num_layers=config["num_layers"],
+        num_heads=config["num_attention_heads"],
+        head_dim=config["attention_head_dim"],
+        tokens_per_block=frames * height * width,
+        batch=latents_shape[0],
+    )
+    return shape, (frames, height, width)
