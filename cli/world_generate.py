@@ -77,7 +77,9 @@ def generate(  # noqa: PLR0917 - a command's options
         str | None,
         typer.Option(metavar="HOW", help="What a lasting new prompt does: keep, reset-cross or recache."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Of the CPU.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the CPU. Default: 1 for a small model.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(metavar="D", help="cpu, cuda or cuda:N. Default: cpu.")
     ] = None,

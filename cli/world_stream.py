@@ -34,7 +34,9 @@ def stream(  # noqa: PLR0917 - a command's options
         float | None, typer.Option(metavar="MB", help="For the caches of all worlds. Default: no limit.")
     ] = None,
     window: Annotated[int | None, typer.Option(metavar="N", help="Past blocks that a block sees.")] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Of the CPU.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the CPU. Default: 1 for a small model.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
     """Serve a page where a world runs live and is steered.

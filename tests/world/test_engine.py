@@ -10,6 +10,7 @@ import torch
 from world_hooks import TWO_STEPS, Hooked, all_equal, config, latents, make, with_hooks, with_words
 
 from swiftdiff.errors import ConfigError, RequestError
+from swiftdiff.pipeline.lane import Lane
 from swiftdiff.telemetry.timeline import Timeline
 from swiftdiff.world.admission import BudgetError
 from swiftdiff.world.config import CacheConfig, WorldConfig
@@ -189,6 +190,36 @@ def test_guidance_on_two_lanes_is_guidance_on_one(world: WorldModel) -> None:
             assert engine.session_bytes == session.cache_bytes
             clips.append(latents(make(session, 3)))
     assert all_equal(*clips)
+
+
+@pytest.mark.parametrize(
+    ("threads", "is_small", "alone", "guided"),
+    [(None, True, [1], [1, 1]), (None, False, [4], [2, 2]), (3, True, [3], [2, 1]), (1, False, [1], [1])],
+)
+def test_a_small_model_has_one_thread_a_lane_unless_told(
+    *,
+    threads: int | None,
+    is_small: bool,
+    alone: list[int],
+    guided: list[int],
+    world: WorldModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[int] = []
+
+    class NotedLane(Lane):
+        def __init__(self, device: str, threads: int, *, role: str) -> None:
+            found.append(threads)
+            super().__init__(device, 1, role=role)
+
+    monkeypatch.setattr("swiftdiff.world.engine.Lane", NotedLane)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    if not is_small:
+        monkeypatch.setattr("swiftdiff.world.engine._LEAST_SHARED", 0)
+    for scale, expected in ((1.0, alone), (3.0, guided)):
+        found.clear()
+        with WorldEngine(world, WorldConfig(threads=threads, guidance_scale=scale)):
+            assert found == expected
 
 
 def test_guidance_leads_away_from_no_prompt(world: WorldModel) -> None:

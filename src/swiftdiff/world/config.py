@@ -78,7 +78,7 @@ class WorldConfig(StrictModel):
             too, from its clean latents.
         memory_budget_mb: For the caches of all sessions, in 10^6 bytes; None is no limit.
         max_sessions: Sessions side by side.
-        threads: Of the CPU; None is torch's choice.
+        threads: Of the CPU; None is one a lane for a model as small as bounce, else torch's choice.
     """
 
     model: Annotated[str, Field(min_length=1)] = "bounce"

@@ -26,6 +26,10 @@ from swiftdiff.world.sampling import make_schedule
 from swiftdiff.world.session import Past, SessionParts, WorldSession
 from swiftdiff.world.steering import Prompt, Steering
 
+# Multiplications of a pass, about. Threads that share fewer wait for one another longer than they compute:
+# bounce's 8e7 take two of them twice as long as one. Where it begins to pay was not measured.
+_LEAST_SHARED = 5e8
+
 
 class WorldEngine:
     """Makes clips, several side by side, with one model.
@@ -153,12 +157,18 @@ class WorldEngine:
             roles = ("world", "world, unconditional")[: 1 + wants_two]
             return tuple(Lane(str(device), role=role) for role in roles)
         threads = self.config.threads or torch.get_num_threads()
+        most = 1 if self.config.threads is None and self._is_small() else threads
         if not wants_two or threads < 2:
-            return (Lane("cpu", threads, role="world"),)
+            return (Lane("cpu", min(threads, most), role="world"),)
         return (
-            Lane("cpu:0", threads - threads // 2, role="world"),
-            Lane("cpu:1", threads // 2, role="world, unconditional"),
+            Lane("cpu:0", min(threads - threads // 2, most), role="world"),
+            Lane("cpu:1", min(threads // 2, most), role="world, unconditional"),
         )
+
+    def _is_small(self) -> bool:
+        causal = self.model.causal
+        num_weights = sum(weight.numel() for weight in causal.transformer.parameters())
+        return num_weights * causal.cache_shape(self._shape).tokens_per_block < _LEAST_SHARED
 
     def _make_parts(self, number: int, steering: Steering, null: Prompt | None) -> SessionParts:
         config, causal = self.config, self.model.causal
