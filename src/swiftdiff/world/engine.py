@@ -167,7 +167,7 @@ class WorldEngine:
 
     def _is_small(self) -> bool:
         causal = self.model.causal
-        num_weights = sum(weight.numel() for weight in causal.transformer.parameters())
+        num_weights: int = sum(weight.numel() for weight in causal.transformer.parameters())
         return num_weights * causal.cache_shape(self._shape).tokens_per_block < _LEAST_SHARED
 
     def _make_parts(self, number: int, steering: Steering, null: Prompt | None) -> SessionParts:
