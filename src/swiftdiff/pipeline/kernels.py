@@ -68,10 +68,16 @@ def tuned(part: Part, *, fixed: bool = False) -> Part:
         return with_joint_products(part)
     if not _has_onednn() or any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         return part
-    twin = copy.deepcopy(part, {id(weight): weight for weight in weights})
+    twin = twin_of(part)
     for module in twin.modules():
         _replace_parts(module, fixed)
     return twin
+
+
+def twin_of(part: Part) -> Part:
+    """Return a copy whose parameters and buffers are those of ``part``, not copies."""
+    weights = [*part.parameters(), *part.buffers()]
+    return copy.deepcopy(part, {id(weight): weight for weight in weights})
 
 
 def with_joint_products(part: Part) -> Part:
@@ -79,8 +85,7 @@ def with_joint_products(part: Part) -> Part:
 
     As `tuned` does; the weights are moved into one piece of memory, and are shared with ``part``.
     """
-    weights = [*part.parameters(), *part.buffers()]
-    twin = copy.deepcopy(part, {id(weight): weight for weight in weights})
+    twin = twin_of(part)
     for module in twin.modules():
         if isinstance(module, BasicTransformerBlock) and _is_self_attention(module.attn1):
             module.attn1 = _SelfAttention(module.attn1, fixed=False, multiply=F.linear)

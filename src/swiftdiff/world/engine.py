@@ -159,7 +159,7 @@ class WorldEngine:
         threads = self.config.threads or torch.get_num_threads()
         most = 1 if self.config.threads is None and self._is_small() else threads
         if not wants_two or threads < 2:
-            return (Lane("cpu", min(threads, most), role="world"),)
+            return (Lane("cpu", most, role="world"),)
         return (
             Lane("cpu:0", min(threads - threads // 2, most), role="world"),
             Lane("cpu:1", min(threads // 2, most), role="world, unconditional"),

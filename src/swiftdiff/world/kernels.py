@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 from diffusers import WanTransformer3DModel
 from torch import nn
 
-from swiftdiff.pipeline.kernels import in_a_row, tuned
+from swiftdiff.pipeline.kernels import in_a_row, tuned, twin_of
 
 _MOST_COPIED = 256e6  # bytes of weights; above, products take so long that their layout hardly matters
 
@@ -22,8 +20,7 @@ def faster(transformer: WanTransformer3DModel) -> WanTransformer3DModel:
     Args:
         transformer: Stays as it is; its weights will not change.
     """
-    weights = [*transformer.parameters(), *transformer.buffers()]
-    twin = copy.deepcopy(transformer, {id(weight): weight for weight in weights})
+    twin = twin_of(transformer)
     for attn in (block.attn1 for block in twin.blocks):
         apart = (attn.to_q, attn.to_k, attn.to_v)
         together = nn.Linear(attn.to_q.in_features, 3 * attn.inner_dim, device="meta")
@@ -31,4 +28,4 @@ def faster(transformer: WanTransformer3DModel) -> WanTransformer3DModel:
         together.bias = nn.Parameter(in_a_row([layer.bias for layer in apart]), requires_grad=False)
         attn.to_qkv, attn.fused_projections = together, True  # as stock's `fuse_projections`, which copies
         del attn.to_q, attn.to_k, attn.to_v
-    return tuned(twin, fixed=sum(weight.nbytes for weight in weights) <= _MOST_COPIED)
+    return tuned(twin, fixed=sum(weight.nbytes for weight in transformer.parameters()) <= _MOST_COPIED)
